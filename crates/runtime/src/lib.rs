@@ -1,0 +1,20 @@
+//! The only doors to the world: time, randomness, tasks, files, names and connections.
+//!
+//! Everything above this crate takes these as values, so that a test or a simulation can stand in for the world.
+//!
+//! Invariants
+//! - This crate depends on none of ours.
+//! - A task has an owner that stops it; nothing is spawned and forgotten.
+
+pub mod clock;
+pub mod fs;
+pub mod random;
+pub mod resolver;
+pub mod tasks;
+pub mod transport;
+
+pub use clock::{Clock, SystemClock};
+pub use random::{Rng, SeededRng, SystemRng};
+pub use resolver::Resolver;
+pub use tasks::Tasks;
+pub use transport::{PeerIdentity, Stream, Transport};

@@ -1,0 +1,110 @@
+//! Serde adapters for the shapes of Consul's JSON.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Bytes as base64 text; empty bytes are `null`, as Go writes a nil slice.
+pub mod base64_or_null {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes base64.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        if bytes.is_empty() { serializer.serialize_none() } else { serializer.serialize_str(&STANDARD.encode(bytes)) }
+    }
+
+    /// Reads base64 or null.
+    ///
+    /// # Errors
+    /// The text is not base64.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+        STANDARD.decode(text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Reads null as the default, as Go does.
+///
+/// # Errors
+/// Those of the value.
+pub fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A text that is absent when empty.
+pub mod optional_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes the text, `""` for none.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer, T: AsRef<str>>(text: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text.as_ref().map_or("", AsRef::as_ref))
+    }
+
+    /// Reads a text; `""` and null are none.
+    ///
+    /// # Errors
+    /// The text is not a `T`.
+    pub fn deserialize<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: TryFrom<String>,
+        T::Error: std::fmt::Display,
+    {
+        match Option::<String>::deserialize(deserializer)? {
+            None => Ok(None),
+            Some(text) if text.is_empty() => Ok(None),
+            Some(text) => T::try_from(text).map(Some).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// A JSON object that we keep and give back without looking into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opaque(serde_json::Map<String, serde_json::Value>);
+
+impl Opaque {
+    /// Whether it has no keys.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Opaque {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Opaque {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Option::deserialize(deserializer)?.unwrap_or_default()))
+    }
+}
+
+impl<C> minicbor::Encode<C> for Opaque {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.str(&serde_json::Value::Object(self.0.clone()).to_string())?.ok()
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for Opaque {
+    fn decode(decoder: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        serde_json::from_str(decoder.str()?)
+            .map(Self)
+            .map_err(|_| minicbor::decode::Error::message("not a JSON object"))
+    }
+}

@@ -1,0 +1,41 @@
+//! The nouns everyone shares: parsed once, then trusted.
+//!
+//! One definition per type gives both Consul's JSON (serde) and the binary form of log, snapshot and RPC (CBOR maps keyed by
+//! field number, see [`encoding`]). Data only: nothing here does IO, waits, or decides.
+
+pub mod access;
+pub mod authority;
+pub mod check;
+pub mod command;
+pub mod duration;
+pub mod encoding;
+pub mod freshness;
+pub mod index;
+pub mod intention;
+pub mod json;
+pub mod kv;
+pub mod member;
+pub mod name;
+pub mod node;
+pub mod query;
+pub mod refusal;
+pub mod rpc;
+pub mod service;
+pub mod token;
+
+pub use access::{Access, Requirement, Resource};
+pub use authority::{AuthorityRecord, CaRoot, CaRoots, LeafCertificate};
+pub use check::{CheckStatus, HealthCheck};
+pub use command::{Command, Deregistration, Envelope, KvVerb, Outcome, Registration, RequestId};
+pub use freshness::{Block, Consistency, Freshness};
+pub use index::{Index, Timestamp};
+pub use intention::{Action, Intention, ServiceIntentions, SourceIntention};
+pub use kv::KvEntry;
+pub use member::{Member, MemberStatus};
+pub use name::{CheckId, NodeName, ServiceId, ServiceName};
+pub use node::Node;
+pub use query::{Answer, Query, Read};
+pub use refusal::Refusal;
+pub use rpc::{Credential, Operation, Report};
+pub use service::{CheckServiceNode, NodeService, ServiceNode};
+pub use token::Token;

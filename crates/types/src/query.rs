@@ -1,0 +1,216 @@
+//! Everything that can be asked of the replicated state, and what it answers.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
+    ServiceNode, service::NodeServices,
+};
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Query {
+    /// One key.
+    #[n(0)]
+    KvGet(#[n(0)] String),
+    /// Everything under a prefix.
+    #[n(1)]
+    KvList(#[n(0)] String),
+    /// The keys under a prefix, up to the first separator after it.
+    #[n(2)]
+    KvKeys(#[n(0)] KeysQuery),
+    /// All nodes that have this meta.
+    #[n(3)]
+    Nodes(#[n(0)] BTreeMap<String, String>),
+    /// The names of all services on nodes that have this meta, with their tags.
+    #[n(4)]
+    Services(#[n(0)] BTreeMap<String, String>),
+    /// The instances of a service.
+    #[n(5)]
+    ServiceNodes(#[n(0)] ServiceQuery),
+    /// What one node runs.
+    #[n(6)]
+    NodeServices(#[n(0)] NodeName),
+    /// The instances of a service with their checks.
+    #[n(7)]
+    HealthService(#[n(0)] ServiceQuery),
+    /// The checks of one node.
+    #[n(8)]
+    HealthNode(#[n(0)] NodeName),
+    /// The checks of a service's instances.
+    #[n(9)]
+    HealthChecks(#[n(0)] ServiceQuery),
+    /// All checks in a state; `any` for all.
+    #[n(10)]
+    HealthState(#[n(0)] StateQuery),
+    /// The roots of the mesh CA.
+    #[n(11)]
+    CaRoots,
+    /// All intentions, most specific first.
+    #[n(12)]
+    Intentions,
+    /// One intention.
+    #[n(13)]
+    IntentionExact(#[n(0)] IntentionQuery),
+    /// The intentions that may matter to a service, most specific first.
+    #[n(14)]
+    IntentionMatch(#[n(0)] IntentionMatch),
+    /// The entry with all intentions of a destination.
+    #[n(15)]
+    ServiceIntentions(#[n(0)] String),
+    /// All such entries.
+    #[n(16)]
+    ServiceIntentionsList,
+    /// One node by name.
+    #[n(17)]
+    Node(#[n(0)] NodeName),
+}
+
+/// The keys under a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeysQuery {
+    /// The prefix.
+    #[n(0)]
+    pub prefix: String,
+    /// Cut after the first of these behind the prefix; empty for whole keys.
+    #[n(1)]
+    pub separator: String,
+}
+
+/// The instances of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ServiceQuery {
+    /// The service.
+    #[n(0)]
+    pub service: ServiceName,
+    /// Instances that have all of these, without regard to case.
+    #[n(1)]
+    pub tags: Vec<String>,
+    /// Instances on nodes that have all of this meta.
+    #[n(2)]
+    pub node_meta: BTreeMap<String, String>,
+    /// Only instances all of whose checks pass.
+    #[n(3)]
+    pub passing: bool,
+    /// The instances that serve `service` over mutual TLS, instead of the plain ones.
+    #[n(4)]
+    pub connect: bool,
+}
+
+impl ServiceQuery {
+    /// All instances of `service`.
+    pub fn all(service: ServiceName) -> Self {
+        Self { service, tags: Vec::new(), node_meta: BTreeMap::new(), passing: false, connect: false }
+    }
+}
+
+/// Checks by state.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StateQuery {
+    /// `any`, `passing`, `warning`, `critical`; others match nothing.
+    #[n(0)]
+    pub state: String,
+    /// On nodes that have all of this meta.
+    #[n(1)]
+    pub node_meta: BTreeMap<String, String>,
+}
+
+/// One intention, or whether a call is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct IntentionQuery {
+    /// The caller.
+    #[n(0)]
+    pub source: String,
+    /// The called.
+    #[n(1)]
+    pub destination: String,
+}
+
+/// The intentions that may matter to a service.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct IntentionMatch {
+    /// The service is the source, else the destination.
+    #[n(0)]
+    pub by_source: bool,
+    /// The service.
+    #[n(1)]
+    pub name: String,
+}
+
+/// An answer with what the reader must know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Read {
+    /// What the next blocking query must carry; never 0.
+    #[n(0)]
+    pub index: Index,
+    /// The answer.
+    #[n(1)]
+    pub answer: Answer,
+    /// Rows were left out because the token may not see them.
+    #[n(2)]
+    pub filtered_by_acls: bool,
+    /// Milliseconds since this server heard of its leader; 0 at the leader.
+    #[n(3)]
+    pub last_contact_millis: u64,
+    /// The server that answered knows a leader.
+    #[n(4)]
+    pub known_leader: bool,
+}
+
+/// An answer; the variant belongs to the query's.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    /// To `KvGet`.
+    #[n(0)]
+    KvEntry(#[n(0)] Option<KvEntry>),
+    /// To `KvList`.
+    #[n(1)]
+    KvEntries(#[n(0)] Vec<KvEntry>),
+    /// To `KvKeys`.
+    #[n(2)]
+    Keys(#[n(0)] Vec<String>),
+    /// To `Nodes`.
+    #[n(3)]
+    Nodes(#[n(0)] Vec<Node>),
+    /// To `Services`.
+    #[n(4)]
+    Services(#[n(0)] BTreeMap<String, Vec<String>>),
+    /// To `ServiceNodes`.
+    #[n(5)]
+    ServiceNodes(#[n(0)] Vec<ServiceNode>),
+    /// To `NodeServices`.
+    #[n(6)]
+    NodeServices(#[n(0)] Option<NodeServices>),
+    /// To `HealthService`.
+    #[n(7)]
+    CheckServiceNodes(#[n(0)] Vec<CheckServiceNode>),
+    /// To `HealthNode`, `HealthChecks`, `HealthState`.
+    #[n(8)]
+    Checks(#[n(0)] Vec<HealthCheck>),
+    /// To `CaRoots`; none until the first leader has made the mesh CA.
+    #[n(9)]
+    CaRoots(#[n(0)] Option<CaRoots>),
+    /// To `Intentions`, `IntentionMatch`.
+    #[n(10)]
+    Intentions(#[n(0)] Vec<Intention>),
+    /// To `IntentionExact`.
+    #[n(11)]
+    Intention(#[n(0)] Option<Intention>),
+    /// To `ServiceIntentions`.
+    #[n(12)]
+    ServiceIntentions(#[n(0)] Option<ServiceIntentions>),
+    /// To `ServiceIntentionsList`.
+    #[n(13)]
+    ServiceIntentionsList(#[n(0)] Vec<ServiceIntentions>),
+    /// To `Node`.
+    #[n(14)]
+    Node(#[n(0)] Option<Node>),
+}

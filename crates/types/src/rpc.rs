@@ -1,0 +1,322 @@
+//! What agents and servers say to each other. The same bytes as the log: no second set of message types.
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
+    Requirement, ServiceName,
+};
+
+/// Who asks: the secret of an ACL token, or nobody.
+#[derive(Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Credential {
+    /// The token's secret; empty for the anonymous token.
+    #[n(0)]
+    pub secret: String,
+}
+
+impl Credential {
+    /// The holder of this secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self { secret: secret.into() }
+    }
+
+    /// Nobody.
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// Whether a token was given.
+    pub fn is_anonymous(&self) -> bool {
+        self.secret.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_anonymous() { "Credential(anonymous)" } else { "Credential(<hidden>)" })
+    }
+}
+
+/// A request to a server.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Request {
+    /// Who asks.
+    #[n(0)]
+    pub credential: Credential,
+    /// What for.
+    #[n(1)]
+    pub body: RequestBody,
+    /// A server passed it on already: it is answered here or refused, so that it cannot go in circles.
+    #[n(2)]
+    #[cbor(default)]
+    pub forwarded: bool,
+}
+
+/// What a request asks for: the verbs of the waist.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum RequestBody {
+    /// Change the state, once.
+    #[n(0)]
+    Write(#[n(0)] Box<WriteRequest>),
+    /// Ask the state.
+    #[n(1)]
+    Read(#[n(0)] ReadRequest),
+    /// Neither.
+    #[n(2)]
+    Operate(#[n(0)] Operation),
+}
+
+/// Change the state, once.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct WriteRequest {
+    /// Kept over every retry.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub request_id: RequestId,
+    /// What to do.
+    #[n(1)]
+    pub command: Command,
+}
+
+/// Ask the state.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ReadRequest {
+    /// What to ask.
+    #[n(0)]
+    pub query: Query,
+    /// How fresh the answer must be.
+    #[n(1)]
+    pub freshness: Freshness,
+}
+
+/// What a server answers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Response {
+    /// To a write.
+    #[n(0)]
+    Written(#[n(0)] Outcome),
+    /// To a read.
+    #[n(1)]
+    Read(#[n(0)] Read),
+    /// To an operation.
+    #[n(2)]
+    Report(#[n(0)] Report),
+    /// It was not served.
+    #[n(3)]
+    Refused(#[n(0)] Refusal),
+}
+
+/// A request that neither changes nor asks the replicated state alone.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Operation {
+    /// "I am here": sent every few seconds by every member; reaches the leader.
+    #[n(0)]
+    Keepalive(#[n(0)] Member),
+    /// The member leaves on purpose.
+    #[n(1)]
+    Leave(#[n(0)] NodeName),
+    /// Who is alive, failed or left.
+    #[n(2)]
+    Members,
+    /// Who leads, and who votes.
+    #[n(3)]
+    Status,
+    /// Sign a leaf certificate for a service.
+    #[n(4)]
+    SignLeaf(#[n(0)] SignLeaf),
+    /// Sign the next certificate of the client agent that asks, over the connection of its present one.
+    #[n(5)]
+    SignAgent(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Make a join token.
+    #[n(6)]
+    CreateJoinToken(#[n(0)] CreateJoinToken),
+    /// A new server asks to become a learner, and a voter when it has caught up.
+    #[n(7)]
+    JoinServer(#[n(0)] ServerAddress),
+    /// What a server says of itself before there is a cluster.
+    #[n(8)]
+    Probe,
+    /// Take a server out of raft for ever.
+    #[n(9)]
+    RemoveServer(#[n(0)] String),
+    /// The index up to which the leader has applied, once a quorum has confirmed that it leads.
+    #[n(10)]
+    ReadIndex,
+    /// Hand the lead to another server.
+    #[n(11)]
+    TransferLeader,
+    /// Which of these the asker may: how an agent guards what only it holds.
+    #[n(12)]
+    Authorize(#[n(0)] Vec<Requirement>),
+}
+
+/// Sign a leaf certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SignLeaf {
+    /// The service that the leaf is for.
+    #[n(0)]
+    pub service: ServiceName,
+    /// DER of the certificate signing request.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub csr: Vec<u8>,
+}
+
+/// Make a join token.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CreateJoinToken {
+    /// The services that whoever uses it may be.
+    #[n(0)]
+    pub services: Vec<String>,
+    /// Seconds that it is valid.
+    #[n(1)]
+    pub valid_seconds: u64,
+}
+
+/// Where a server is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ServerAddress {
+    /// Its raft node id, a UUID.
+    #[n(0)]
+    pub id: String,
+    /// Its node name.
+    #[n(1)]
+    pub name: NodeName,
+    /// `host:port` of its server port.
+    #[n(2)]
+    pub address: String,
+}
+
+/// What an operation reports.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Report {
+    /// It was done.
+    #[n(0)]
+    Done,
+    /// To `Members`.
+    #[n(1)]
+    Members(#[n(0)] Vec<Member>),
+    /// To `Status`.
+    #[n(2)]
+    Status(#[n(0)] Status),
+    /// To `SignLeaf`, `SignAgent`.
+    #[n(3)]
+    Leaf(#[n(0)] LeafCertificate),
+    /// To `CreateJoinToken`: the secret, shown this once.
+    #[n(4)]
+    JoinToken(#[n(0)] Credential),
+    /// To `Probe`.
+    #[n(5)]
+    Probe(#[n(0)] Probe),
+    /// To `ReadIndex`: the raft log index to wait for.
+    #[n(6)]
+    ReadIndex(#[n(0)] u64),
+    /// To `Keepalive`: the servers there are, so that a client knows them all.
+    #[n(7)]
+    Servers(#[n(0)] Vec<ServerAddress>),
+    /// To `Authorize`: in the same order, the refusal of what the asker may not.
+    #[n(8)]
+    Authorized(#[n(0)] Vec<Option<Refusal>>),
+}
+
+/// Who leads, and who votes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Status {
+    /// `host:port` of the leader, if one is known.
+    #[n(0)]
+    pub leader: Option<String>,
+    /// `host:port` of every voter.
+    #[n(1)]
+    pub peers: Vec<String>,
+    /// The state's index at the server that answered.
+    #[n(2)]
+    pub index: Index,
+    /// That server is the leader.
+    #[n(3)]
+    pub is_leader: bool,
+}
+
+/// What a server says of itself before there is a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Probe {
+    /// Itself.
+    #[n(0)]
+    pub server: ServerAddress,
+    /// The cluster it is part of, if any.
+    #[n(1)]
+    pub cluster_id: Option<String>,
+    /// How many servers it expects.
+    #[n(2)]
+    pub bootstrap_expect: u32,
+    /// The servers it has found, itself among them.
+    #[n(3)]
+    pub found: Vec<ServerAddress>,
+    /// It votes or learns in a cluster already, or has a log.
+    #[n(4)]
+    pub initialized: bool,
+}
+
+/// What is sent on `login/1`: one of these, one reply, end.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Login {
+    /// The proof: a Kubernetes ServiceAccount token, or a join token's secret.
+    #[n(0)]
+    pub proof: String,
+    /// The node name that the agent wants. In Kubernetes it must be `<pod>.<namespace>` of the proven pod.
+    #[n(1)]
+    pub node: NodeName,
+    /// The services that the workload wants to be.
+    #[n(2)]
+    pub services: Vec<ServiceName>,
+    /// DER of the certificate signing request of the agent's own certificate.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub csr: Vec<u8>,
+}
+
+/// What a login gets.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LoginGrant {
+    /// The secret of an ACL token that may be what was asked for.
+    #[n(0)]
+    pub token: Credential,
+    /// The agent's certificate chain, PEM.
+    #[n(1)]
+    pub chain_pem: String,
+    /// The mesh CA's roots, PEM.
+    #[n(2)]
+    pub roots_pem: String,
+    /// `<cluster id>.consul`.
+    #[n(3)]
+    pub trust_domain: String,
+    /// The datacenter.
+    #[n(4)]
+    pub datacenter: String,
+    /// The servers there are.
+    #[n(5)]
+    pub servers: Vec<ServerAddress>,
+    /// A call that no intention speaks of is allowed.
+    #[n(6)]
+    #[cbor(default)]
+    pub default_intention_allow: bool,
+}
+
+/// The reply on `login/1`.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub enum LoginReply {
+    /// Welcome.
+    #[n(0)]
+    Granted(#[n(0)] LoginGrant),
+    /// No, and why.
+    #[n(1)]
+    Refused(#[n(0)] Refusal),
+}
