@@ -1,1 +1,27 @@
-//! lictor-server.
+//! Server mode: consensus, the replicated state, RPC, and the leader's duties.
+//!
+//! ```text
+//!  agent's doors (HTTP, DNS, checks) ──┐
+//!  rpc (port 8300) ────────────────────┼─> ServerDatacenter ── write ─> access ─> raft ─> Replica::apply ─> Published
+//!  leader's duties ────────────────────┘        └────────────── read ── barrier ─> Published snapshot + watches
+//! ```
+//!
+//! Invariants
+//! - Only [`datacenter`] proposes to raft, and only what the authoriser has authorised.
+//! - Nothing outside `raft` names the consensus library.
+//! - A server certificate is needed to speak raft; a mesh certificate never is one.
+
+pub mod boot;
+pub mod bootstrap;
+pub mod core;
+pub mod datacenter;
+pub mod leader;
+pub mod login;
+pub mod material;
+mod membership;
+mod operations;
+pub mod raft;
+pub mod replica;
+pub mod rpc;
+
+pub use boot::{RunningAgent, Server, StartError, run_agent};

@@ -7,7 +7,8 @@
 
 use std::{
     env, fs,
-    io::Read,
+    io::{self, Read},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -75,8 +76,21 @@ impl Harness {
     /// A directory of this run for files that commands exchange.
     pub(crate) fn scratch(&self, name: &str) -> Outcome<PathBuf> {
         let folder = self.run.join("e2e");
-        fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        // Tokens and keys of the cluster lie here.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         Ok(folder.join(name))
+    }
+
+    /// Removes what an earlier run has left.
+    pub(crate) fn clear_scratch(&self) -> Outcome {
+        let folder = self.run.join("e2e");
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(format!("cannot remove {}: {error}", folder.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> Outcome<String> {
@@ -208,7 +222,10 @@ impl Harness {
         };
         add("pods", self.kubectl(&["get", "pods", "-A", "-o", "wide"]));
         add("datacenters", self.kubectl(&["get", "consuldatacenters", "-A", "-o", "yaml"]));
-        add("events", self.kubectl(&["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"]).map(|t| tail(&t, 6000)));
+        add(
+            "events",
+            self.kubectl(&["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"]).map(|t| tail(&t, 6000)),
+        );
         for (namespace, lines) in [("lictor-system", "60"), ("apps", "25")] {
             let names = self.kubectl(&["get", "pods", "-n", namespace, "-o", "name"]).unwrap_or_default();
             for name in names.lines() {

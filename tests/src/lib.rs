@@ -1,1 +1,7 @@
-//! lictor-tests.
+//! The harness of the whole-system tests: real processes on addresses of their own.
+
+pub mod process;
+pub mod wait;
+
+pub use process::{Agent, TestCluster};
+pub use wait::eventually;

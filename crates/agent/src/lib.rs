@@ -5,6 +5,20 @@
 //! - Nothing here depends on the state: everything goes through the waist, [`datacenter::Datacenter`].
 //! - A client agent holds no cluster state.
 
+pub mod agent;
+pub mod client;
+pub mod config;
 pub mod datacenter;
+pub mod dns;
+pub mod doors;
+pub mod forward;
+pub mod http;
+pub mod local;
+pub mod rpc;
+pub mod session;
+#[cfg(test)]
+mod testing;
 
+pub use agent::{Agent, AgentIdentity};
+pub use config::Config;
 pub use datacenter::{Datacenter, SharedDatacenter};

@@ -1,1 +1,245 @@
-//! lictor-client.
+//! Typed client of the public HTTP API, for the command line and the operator.
+//!
+//! Invariants
+//! - Every request has a deadline, and every reply a size limit.
+//! - A token goes into a header, never into a URL, a log or an error.
+
+mod connect;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use connect::Connector;
+
+/// A request that does not wait for a change must be answered within this.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+/// The largest reply that is read.
+const REPLY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How long an unused connection is kept.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where the API is and who asks.
+#[derive(Clone, Default)]
+pub struct ClientSettings {
+    /// `http://host:port` or `https://host:port`; without a scheme it is `http`.
+    pub address: String,
+    /// The CA that signed the server's certificate, PEM; needed for https.
+    pub ca_pem: Option<String>,
+    /// The name in the server's certificate, if it is not the host of the address.
+    pub server_name: Option<String>,
+    /// The secret of an ACL token.
+    pub token: Option<String>,
+    /// The datacenter to ask, if it is not the agent's own.
+    pub datacenter: Option<String>,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The settings cannot be used.
+    #[error("{0}")]
+    Settings(String),
+    /// Nobody answered.
+    #[error("cannot reach {address}: {reason}")]
+    Unreachable {
+        /// The address that was tried.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+    /// No answer came in time.
+    #[error("{0} did not answer within {REQUEST_LIMIT:?}")]
+    TooLate(String),
+    /// The answer is an error; Consul's clients word it so.
+    #[error("Unexpected response code: {status} ({body})")]
+    Status {
+        /// HTTP status.
+        status: u16,
+        /// The text of the answer.
+        body: String,
+    },
+    /// The answer is not what was expected.
+    #[error("the answer of {path} cannot be read: {reason}")]
+    Reply {
+        /// The path asked.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// Whether there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Status { status: 404, .. })
+    }
+}
+
+/// What a reply says besides its body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResponseMeta {
+    /// `X-Consul-Index`; 0 when the endpoint has none.
+    pub index: u64,
+}
+
+/// A client of one address. Cloning shares its connections.
+#[derive(Clone)]
+pub struct Client {
+    pool: Pool<Connector, Full<Bytes>>,
+    base: String,
+    token: Option<String>,
+    datacenter: Option<String>,
+}
+
+impl Client {
+    /// A client for these settings. Nothing is dialled yet.
+    ///
+    /// # Errors
+    /// The address is not a URL, or https has no readable CA.
+    pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
+        let ClientSettings { address, ca_pem, server_name, token, datacenter } = settings;
+        let address = if address.contains("://") { address } else { format!("http://{address}") };
+        let base = address.trim_end_matches('/').to_owned();
+        let connector = Connector::new(&base, ca_pem.as_deref(), server_name).map_err(ClientError::Settings)?;
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_LIMIT)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Ok(Self { pool, base, token, datacenter })
+    }
+
+    /// GET, with the body as JSON.
+    ///
+    /// # Errors
+    /// No answer, an error status, or another body than expected.
+    pub async fn get_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<(T, ResponseMeta), ClientError> {
+        let (bytes, meta) = self.get_bytes(path, query).await?;
+        Ok((read(path, &bytes)?, meta))
+    }
+
+    /// GET, with the body as it is.
+    ///
+    /// # Errors
+    /// No answer, or an error status.
+    pub async fn get_bytes(&self, path: &str, query: &[(&str, &str)]) -> Result<(Bytes, ResponseMeta), ClientError> {
+        self.send(Method::GET, path, query, Bytes::new()).await
+    }
+
+    /// PUT of a JSON body, with the reply as JSON. An empty reply is read as `null`.
+    ///
+    /// # Errors
+    /// No answer, an error status, or another body than expected.
+    pub async fn put_json<B: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &B,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| ClientError::Settings(format!("a body that is not JSON: {error}")))?;
+        let (bytes, _) = self.send(Method::PUT, path, query, Bytes::from(body)).await?;
+        read(path, &bytes)
+    }
+
+    /// PUT of bytes, with the reply as it is.
+    ///
+    /// # Errors
+    /// No answer, or an error status.
+    pub async fn put_bytes(&self, path: &str, query: &[(&str, &str)], body: Bytes) -> Result<Bytes, ClientError> {
+        Ok(self.send(Method::PUT, path, query, body).await?.0)
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// No answer, or an error status.
+    pub async fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<Bytes, ClientError> {
+        Ok(self.send(Method::DELETE, path, query, Bytes::new()).await?.0)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(Bytes, ResponseMeta), ClientError> {
+        let mut url = format!("{}{path}", self.base);
+        let datacenter = self.datacenter.as_deref().map(|name| ("dc", name));
+        for (at, (key, value)) in query.iter().copied().chain(datacenter).enumerate() {
+            url.push(if at == 0 { '?' } else { '&' });
+            url.push_str(key);
+            if !value.is_empty() {
+                url.push('=');
+                url.push_str(&encode_query(value));
+            }
+        }
+        let mut request = Request::builder().method(method).uri(&url);
+        if let Some(token) = &self.token {
+            request = request.header("x-consul-token", token);
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| ClientError::Settings(format!("cannot ask {path:?}: {error}")))?;
+        let unreachable = |reason: String| ClientError::Unreachable { address: self.base.clone(), reason };
+        let exchange = async {
+            let response = self.pool.request(request).await.map_err(|error| unreachable(chain(&error)))?;
+            let (head, body) = response.into_parts();
+            let index = head.headers.get("x-consul-index").and_then(|it| it.to_str().ok()?.parse().ok());
+            let bytes = Limited::new(body, REPLY_BYTES_MAX)
+                .collect()
+                .await
+                .map_err(|error| unreachable(error.to_string()))?
+                .to_bytes();
+            Ok((head.status, bytes, ResponseMeta { index: index.unwrap_or_default() }))
+        };
+        let (status, bytes, meta) = tokio::time::timeout(REQUEST_LIMIT, exchange)
+            .await
+            .map_err(|_| ClientError::TooLate(self.base.clone()))??;
+        if status == StatusCode::OK {
+            Ok((bytes, meta))
+        } else {
+            Err(ClientError::Status { status: status.as_u16(), body: String::from_utf8_lossy(&bytes).trim().into() })
+        }
+    }
+}
+
+/// Encodes one segment of a path, so that a name may hold any character; `/` stays as it is.
+pub fn encode_path(segment: &str) -> String {
+    percent_encoding::utf8_percent_encode(segment, &PATH).to_string()
+}
+
+fn encode_query(value: &str) -> String {
+    percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+const PATH: percent_encoding::AsciiSet =
+    percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+fn read<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, ClientError> {
+    let bytes = if bytes.is_empty() { b"null" } else { bytes };
+    serde_json::from_slice(bytes)
+        .map_err(|error| ClientError::Reply { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// An error with its causes: hyper's own words stop at "client error (Connect)".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}

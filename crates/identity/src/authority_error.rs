@@ -12,7 +12,7 @@ pub enum AuthorityError {
         reason: String,
     },
     /// The key text holds no readable private key.
-    #[error("the {what} key cannot be read: {reason}; a PEM block `PRIVATE KEY` (PKCS#8) is needed")]
+    #[error("the {what} key cannot be read: {reason}; a PEM block `PRIVATE KEY` or `EC PRIVATE KEY` is needed")]
     UnreadableKey {
         /// Which key.
         what: &'static str,

@@ -180,7 +180,8 @@ mod tests {
     fn cve_2022_40716_a_request_with_two_uris_is_refused() {
         let first = web().to_string();
         let second = first.replace("/svc/web", "/svc/admin");
-        for names in [vec![uri(&first), uri(&second)], vec![uri(&second), uri(&first)], vec![uri(&first), uri(&first)]] {
+        for names in [vec![uri(&first), uri(&second)], vec![uri(&second), uri(&first)], vec![uri(&first), uri(&first)]]
+        {
             assert!(matches!(verified_key(&request_for(names), &web()), Err(RequestError::UriCount(2))));
         }
     }

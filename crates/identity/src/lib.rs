@@ -11,9 +11,35 @@
 //! - No secret shows in `Debug`, in an error or in a log line.
 
 pub mod authority_error;
+pub mod credentials;
+pub mod csr;
+pub mod facts;
+pub mod files;
+pub mod loopback;
+pub mod material;
+pub mod mesh_authority;
+pub mod peers;
+pub mod renewal;
+pub mod seal;
 pub mod server_authority;
+pub mod spiffe;
+pub mod tls;
+pub mod transport;
 
 mod pki;
 
 pub use authority_error::AuthorityError;
+pub use credentials::{Credential, Credentials, CredentialsPublisher};
+pub use csr::{RequestError, SigningRequest, requested_id};
+pub use facts::{CertificateFacts, certificate_facts};
+pub use files::FileError;
+pub use loopback::{LoopbackError, LoopbackMaterial};
+pub use material::{KeyedChain, MaterialError, Roots};
+pub use mesh_authority::{LeafChain, MeshAuthority, MeshAuthorityParts, SignError};
+pub use peers::{PeerError, RpcTrust, peer_spiffe_id};
+pub use renewal::renewal_moment;
+pub use seal::{SealError, SealKey};
 pub use server_authority::{IssuedCertificate, ServerAuthority, ServerCertificateRequest, server_name};
+pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
+pub use tls::{Tls, mesh_server_name};
+pub use transport::{RpcMaterial, TlsTransport};

@@ -203,10 +203,7 @@ impl MeshAuthority {
     ) -> Result<LeafChain, SignError> {
         let signable = matches!(authorised, SpiffeId::Service { .. } | SpiffeId::Client { .. });
         if !signable || *authorised.trust_domain() != self.trust_domain {
-            return Err(SignError::NotOurs {
-                trust_domain: self.trust_domain.to_string(),
-                id: authorised.to_string(),
-            });
+            return Err(SignError::NotOurs { trust_domain: self.trust_domain.to_string(), id: authorised.to_string() });
         }
         if lifetime < MIN_LEAF_LIFETIME || lifetime > MAX_LEAF_LIFETIME {
             return Err(SignError::Authority(AuthorityError::InvalidLifetime {
@@ -219,8 +216,7 @@ impl MeshAuthority {
         let issuer = self.intermediate.issuer_at(now)?;
         let uri = authorised.to_string();
         let mut params: CertificateParams = pki::end_entity_params(&authorised.common_name());
-        params.subject_alt_names =
-            vec![SanType::URI(uri.clone().try_into().map_err(AuthorityError::from)?)];
+        params.subject_alt_names = vec![SanType::URI(uri.clone().try_into().map_err(AuthorityError::from)?)];
         let serial = new_serial(rng);
         params.serial_number = Some(serial.clone());
         let (valid_after, valid_before) =
@@ -281,6 +277,7 @@ mod tests {
     fn names_and_authority_in_the_request_do_not_reach_the_leaf() {
         let id = SpiffeId::service(&domain(), "dc1", "web").unwrap();
         let mut params = pki::authority_params("server.dc1.consul", 3);
+        params.use_authority_key_identifier_extension = false;
         params.subject_alt_names = vec![
             SanType::DnsName("server.dc1.consul".try_into().unwrap()),
             SanType::URI(id.to_string().try_into().unwrap()),

@@ -87,10 +87,7 @@ pub(crate) fn key_from_pem(what: &'static str, pem: &str) -> Result<KeyPair, Aut
 }
 
 /// The first certificate in PEM text.
-pub(crate) fn certificate_from_pem(
-    what: &'static str,
-    pem: &str,
-) -> Result<CertificateDer<'static>, AuthorityError> {
+pub(crate) fn certificate_from_pem(what: &'static str, pem: &str) -> Result<CertificateDer<'static>, AuthorityError> {
     let unreadable = |reason: String| AuthorityError::UnreadableCertificate { what, reason };
     if pem.len() > MAX_PEM_BYTES {
         return Err(unreadable(format!("longer than {MAX_PEM_BYTES} bytes")));
@@ -136,8 +133,7 @@ pub(crate) fn uri_names<'a>(certificate: &'a X509Certificate<'_>) -> Option<Vec<
 pub(crate) fn authority_params(common_name: &str, path_length: u8) -> CertificateParams {
     let mut params = named_params(common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-    params.key_usages =
-        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params
 }
 

@@ -71,8 +71,7 @@ impl SealKey {
         if let Ok(raw) = <&[u8; SEAL_KEY_BYTES]>::try_from(content) {
             return Self::from_raw(raw);
         }
-        let decoded =
-            Zeroizing::new(STANDARD.decode(content.trim_ascii()).map_err(|_| SealError::InvalidKey)?);
+        let decoded = Zeroizing::new(STANDARD.decode(content.trim_ascii()).map_err(|_| SealError::InvalidKey)?);
         Self::from_raw(decoded.as_slice().try_into().map_err(|_| SealError::InvalidKey)?)
     }
 
@@ -105,10 +104,8 @@ impl SealKey {
     pub fn seal(&self, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut body = Zeroizing::new(Vec::with_capacity(plaintext.len() + AES_256_GCM.tag_len()));
         body.extend_from_slice(plaintext);
-        let nonce = self
-            .cipher
-            .seal_in_place_append_tag(Aad::from(context), &mut *body)
-            .map_err(|_| SealError::Cipher)?;
+        let nonce =
+            self.cipher.seal_in_place_append_tag(Aad::from(context), &mut *body).map_err(|_| SealError::Cipher)?;
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + body.len());
         sealed.push(FORMAT);
         sealed.extend_from_slice(nonce.as_ref());
@@ -125,11 +122,8 @@ impl SealKey {
         let Some((nonce, body)) = rest.split_at_checked(NONCE_LEN) else { return Err(SealError::UnknownFormat) };
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::UnknownFormat)?;
         let mut body = Zeroizing::new(body.to_vec());
-        let length = self
-            .cipher
-            .open_in_place(nonce, Aad::from(context), &mut body)
-            .map_err(|_| SealError::DoesNotOpen)?
-            .len();
+        let length =
+            self.cipher.open_in_place(nonce, Aad::from(context), &mut body).map_err(|_| SealError::DoesNotOpen)?.len();
         body.truncate(length);
         Ok(body)
     }

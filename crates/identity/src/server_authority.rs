@@ -186,7 +186,9 @@ fn check_dns_name(name: &str) -> Result<(), AuthorityError> {
             return invalid("each label must have 1 to 63 characters");
         }
         if !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
-            return invalid("labels hold letters, digits, hyphens and underscores, and `*` may only be the first label");
+            return invalid(
+                "labels hold letters, digits, hyphens and underscores, and `*` may only be the first label",
+            );
         }
     }
     Ok(())

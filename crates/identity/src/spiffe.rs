@@ -309,10 +309,7 @@ mod tests {
     #[test]
     fn a_common_name_is_cut_to_what_a_certificate_may_hold() {
         let domain: TrustDomain = DOMAIN.parse().unwrap();
-        assert_eq!(
-            SpiffeId::service(&domain, "dc1", "web").unwrap().common_name(),
-            "web.svc.default.11111111.consul"
-        );
+        assert_eq!(SpiffeId::service(&domain, "dc1", "web").unwrap().common_name(), "web.svc.default.11111111.consul");
         assert_eq!(SpiffeId::service(&domain, "dc1", &"a".repeat(200)).unwrap().common_name().len(), 64);
     }
 }

@@ -1,9 +1,10 @@
 //! Files: the little that a write-ahead log and snapshots need, behind a trait, so that a test can crash the disk.
 //!
 //! Invariants
-//! - Nothing written is promised to survive before [`File::sync_data`] returned; no name (created, renamed, removed) before
-//!   [`Fs::sync_dir`] of its directory returned.
-//! - A failed [`File::sync_data`] may have thrown the written pages away: it must never be tried again on the same data.
+//! - Nothing written is promised to survive before [`File::sync_data`] returned; no name (created, renamed, removed)
+//!   before [`Fs::sync_dir`] of its directory returned.
+//! - A failed [`File::sync_data`] may have thrown the written pages away: it must never be tried again on the same
+//!   data.
 //! - Directories are made with mode 0700 and files with mode 0600: what is kept here is nobody else's.
 
 mod memory;

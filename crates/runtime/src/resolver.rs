@@ -106,9 +106,8 @@ impl Resolver {
 
 /// Splits `host:port`.
 fn split(address: &str) -> io::Result<(&str, u16)> {
-    let invalid = |reason: &str| {
-        io::Error::new(io::ErrorKind::InvalidInput, format!("{address:?} is not `host:port`: {reason}"))
-    };
+    let invalid =
+        |reason: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{address:?} is not `host:port`: {reason}"));
     let (host, port) = address.rsplit_once(':').ok_or_else(|| invalid("there is no port"))?;
     let port = port.parse().map_err(|_| invalid("the port must be a number from 0 to 65535"))?;
     if host.is_empty() {

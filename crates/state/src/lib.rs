@@ -1,1 +1,34 @@
-//! lictor-state.
+//! The replicated state machine, pure: commands in, outcomes and changes out.
+//!
+//! ```text
+//!  Command ─> Authorizer ─> Authorized<Command> ─> raft log ─> Store::apply ─> Outcome
+//!                                                                   └─> Changes ─> Published ─> Watches wake readers
+//!  Query ──> Authorizer ─> Authorized<Query> ───────────────────> Store::answer ─> Answered
+//! ```
+//!
+//! Invariants
+//! - Nothing here reads a clock, randomness, a file or a socket, and every map is ordered: same log, same bytes.
+//! - [`Store::answer`] takes an [`access::Authorized`] query, and only [`access`] makes one: no answer without a check.
+//! - Every command gets an index of its own, refused ones too. A repeated request id gets the first outcome and no
+//!   index.
+//! - The index of an answer never goes backwards while its question stays the same, and is never 0.
+
+pub mod access;
+mod answer;
+mod authorize;
+mod catalog;
+mod changes;
+mod health;
+mod indexes;
+pub mod published;
+mod replies;
+mod snapshot;
+mod store;
+mod tables;
+mod trie;
+pub mod watches;
+
+pub use answer::Answered;
+pub use changes::Changes;
+pub use snapshot::SnapshotError;
+pub use store::{Applied, Store};

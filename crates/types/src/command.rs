@@ -8,8 +8,8 @@ use serde::Deserialize;
 use crate::authority::AuthorityRecord;
 use crate::token::JoinToken;
 use crate::{
-    CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, ServiceId, ServiceIntentions, SourceIntention,
-    Timestamp, Token, json,
+    CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions,
+    SourceIntention, Timestamp, Token, json,
 };
 
 /// A request's id: made by the first agent that takes it and kept over every retry and relay.
@@ -78,6 +78,10 @@ pub enum Command {
     /// Remembers a removed server's id, which must never come back.
     #[n(14)]
     ServerRemoved(#[n(0)] String),
+    /// A registration with what its asker may. What the authoriser makes of [`Command::Register`] for whoever may not do
+    /// everything; nobody sends it.
+    #[n(15)]
+    RegisterWithin(#[n(0)] Box<BoundedRegistration>),
 }
 
 impl std::fmt::Debug for AuthorityRecord {
@@ -160,6 +164,19 @@ pub struct Registration {
     #[n(9)]
     #[serde(default)]
     pub skip_node_update: bool,
+}
+
+/// A registration with what its asker may.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BoundedRegistration {
+    /// What to register.
+    #[n(0)]
+    pub registration: Registration,
+    /// What the authoriser granted. If the rows that the registration meets have changed so that it requires more by now,
+    /// nothing is registered and the request is refused.
+    #[n(1)]
+    pub granted: Vec<Requirement>,
 }
 
 /// The body of `catalog/deregister`: an instance, a check, or with neither the whole node.

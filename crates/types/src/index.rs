@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-/// The state's own counter: one per command, from 1. Not the raft log index.
+/// The state's own counter: 1 is the empty state, then one per command. Not the raft log index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
 #[cbor(transparent)]
 #[serde(transparent)]

@@ -128,7 +128,7 @@ pub enum Operation {
     /// Sign a leaf certificate for a service.
     #[n(4)]
     SignLeaf(#[n(0)] SignLeaf),
-    /// Sign the next certificate of the client agent that asks, over the connection of its present one.
+    /// Sign the next certificate of the client agent that asks, over the connection of its present one: a signing request, PEM.
     #[n(5)]
     SignAgent(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
     /// Make a join token.
@@ -152,6 +152,9 @@ pub enum Operation {
     /// Which of these the asker may: how an agent guards what only it holds.
     #[n(12)]
     Authorize(#[n(0)] Vec<Requirement>),
+    /// A login that another server took in: only the leader grants.
+    #[n(13)]
+    Login(#[n(0)] Box<Login>),
 }
 
 /// Sign a leaf certificate.
@@ -161,7 +164,7 @@ pub struct SignLeaf {
     /// The service that the leaf is for.
     #[n(0)]
     pub service: ServiceName,
-    /// DER of the certificate signing request.
+    /// The certificate signing request, PEM.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub csr: Vec<u8>,
 }
@@ -223,6 +226,9 @@ pub enum Report {
     /// To `Authorize`: in the same order, the refusal of what the asker may not.
     #[n(8)]
     Authorized(#[n(0)] Vec<Option<Refusal>>),
+    /// To `Login`.
+    #[n(9)]
+    Granted(#[n(0)] Box<LoginGrant>),
 }
 
 /// Who leads, and who votes.
@@ -264,7 +270,19 @@ pub struct Probe {
     pub initialized: bool,
 }
 
-/// What is sent on `login/1`: one of these, one reply, end.
+/// The first thing on `login/1`, from the server: what the client needs to word its signing request.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LoginHello {
+    /// `<cluster id>.consul`; empty while there is no cluster yet.
+    #[n(0)]
+    pub trust_domain: String,
+    /// The datacenter.
+    #[n(1)]
+    pub datacenter: String,
+}
+
+/// What the client sends on `login/1` after the [`LoginHello`]: one of these, one reply, end.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Login {
@@ -277,7 +295,7 @@ pub struct Login {
     /// The services that the workload wants to be.
     #[n(2)]
     pub services: Vec<ServiceName>,
-    /// DER of the certificate signing request of the agent's own certificate.
+    /// The certificate signing request of the agent's own certificate, PEM.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub csr: Vec<u8>,
 }
@@ -311,7 +329,7 @@ pub struct LoginGrant {
 }
 
 /// The reply on `login/1`.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LoginReply {
     /// Welcome.
     #[n(0)]
@@ -319,4 +337,16 @@ pub enum LoginReply {
     /// No, and why.
     #[n(1)]
     Refused(#[n(0)] Refusal),
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("node", &self.node).field("services", &self.services).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for LoginGrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginGrant").field("datacenter", &self.datacenter).finish_non_exhaustive()
+    }
 }

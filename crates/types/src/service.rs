@@ -210,6 +210,28 @@ pub struct NodeService {
 }
 
 impl NodeService {
+    /// An instance of `name` that says nothing else of itself.
+    pub fn new(name: ServiceName) -> Self {
+        Self {
+            kind: String::new(),
+            id: None,
+            name,
+            tags: Vec::new(),
+            address: String::new(),
+            tagged_addresses: BTreeMap::new(),
+            meta: BTreeMap::new(),
+            port: 0,
+            socket_path: String::new(),
+            weights: Weights::default(),
+            enable_tag_override: false,
+            proxy: ConnectProxy::default(),
+            connect: ServiceConnect::default(),
+            peer_name: String::new(),
+            create_index: Index(0),
+            modify_index: Index(0),
+        }
+    }
+
     /// The service whose callers this instance serves over mutual TLS: its own if native, its destination if a proxy.
     pub fn connect_destination(&self) -> Option<&str> {
         if self.kind == KIND_CONNECT_PROXY {

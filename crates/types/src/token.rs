@@ -44,6 +44,9 @@ pub struct Token {
     /// When it last changed.
     #[n(10)]
     pub modify_index: Index,
+    /// The node whose login made it. The next login of that node replaces it, and it goes with the node.
+    #[n(11)]
+    pub login_node: Option<String>,
 }
 
 impl std::fmt::Debug for Token {

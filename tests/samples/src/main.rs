@@ -6,8 +6,10 @@
 //! sample writer PORT [--listen IP] --agent http://IP:PORT [--token-env NAME] [--prefix KEY/] [--writers N]
 //! ```
 //!
-//! They know nothing of Lictor: `web` calls `api` at a loopback address in plain HTTP, and whoever listens there carries it on.
-//! Standard library only, addresses only (no names are looked up), so that the programs run in an empty image.
+//! They know nothing of Lictor: `web` calls `api` at a loopback address in plain HTTP, and whoever listens there carries
+//! it on.
+//! Addresses only, no names are looked up, so that the programs run in an empty image. They end at SIGTERM and SIGINT:
+//! the first process of a container has no default for either.
 
 mod http;
 mod writer;
@@ -25,6 +27,7 @@ use std::{
 };
 
 use http::{Body, Reply, Request};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Connections served at once; further ones are closed, so that a flood cannot use up memory.
 const MAXIMUM_CONNECTIONS: usize = 512;
@@ -89,8 +92,8 @@ fn run() -> Result<(), String> {
         let listener = TcpListener::bind(listen).map_err(|error| format!("cannot listen on {listen}: {error}"))?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         println!("{} listens on {address}", arguments.behaviour);
-        serve(&listener, &handler);
-        Ok(())
+        thread::spawn(move || serve(&listener, &handler));
+        wait_for_the_end().map_err(|error| format!("cannot watch for signals: {error}"))
     };
     match arguments.behaviour.as_str() {
         "api" => serve(Arc::new(api)),
@@ -115,6 +118,19 @@ fn run() -> Result<(), String> {
         }
         other => Err(format!("there is no behaviour {other:?}")),
     }
+}
+
+/// Until SIGTERM or SIGINT; what is open then is cut.
+fn wait_for_the_end() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })
 }
 
 /// Where this runs: the pod's name where the environment gives it, else the host name as the kernel knows it.

@@ -1,12 +1,12 @@
 //! Records: what a segment is made of.
 //!
-//! A segment begins with a header page and then holds batches. A batch is what one flush wrote: a [`Record::Batch`] that
-//! says how long it is, then its records. A batch that was synced is padded with zeros to the end of its page, so that a
-//! page that was once durable is never written again.
+//! A segment begins with a header page and then holds batches. A batch is what one flush wrote: a [`Record::Batch`]
+//! that says how long it is, then its records. A batch that was synced is padded with zeros to the end of its page, so
+//! that a page that was once durable is never written again.
 //!
-//! Layout of a record: `kind u8, length u32, crc32c u32, payload`, little endian. No kind is zero, so a zero byte where a
-//! record could begin means padding. The checksum covers the number of the segment and the offset too: a record that the
-//! disk put in the wrong place is a broken one.
+//! Layout of a record: `kind u8, length u32, crc32c u32, payload`, little endian. No kind is zero, so a zero byte
+//! where a record could begin means padding. The checksum covers the number of the segment and the offset too: a
+//! record that the disk put in the wrong place is a broken one.
 
 use bytes::Bytes;
 
@@ -134,7 +134,8 @@ impl Record {
     }
 
     fn decode(kind: u8, payload: &[u8]) -> Option<Self> {
-        let number = |at: usize| payload.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+        let number =
+            |at: usize| payload.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
         Some(match kind {
             KIND_BATCH => {
                 let length = payload.get(16..20)?.try_into().ok().map(u32::from_le_bytes)?;

@@ -1,8 +1,8 @@
 //! Recovery: from the files to the state of the log.
 //!
-//! The end of the last segment may be torn: its last batch was being written when the machine stopped, so nobody was told
-//! that it is durable, and it is cut off whole. Anything else that is broken was durable once. Then the log refuses to open
-//! and says where, because going on would silently forget what was acknowledged.
+//! The end of the last segment may be torn: its last batch was being written when the machine stopped, so nobody was
+//! told that it is durable, and it is cut off whole. Anything else that is broken was durable once. Then the log
+//! refuses to open and says where, because going on would silently forget what was acknowledged.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,7 @@ pub(super) fn recover(fs: &dyn Fs, directory: &Path, options: &LogOptions) -> Re
             current: None,
             sequence: 0,
         },
+        needs_purged: None,
     };
     for (at, number) in numbers.iter().enumerate() {
         let path = segment::path(directory, *number);
@@ -60,6 +61,15 @@ pub(super) fn recover(fs: &dyn Fs, directory: &Path, options: &LogOptions) -> Re
             let len = settle_tail(&*file, &path, end, options)?;
             replay.recovered.current = Some((*number, record::page_up(end), len));
         }
+    }
+    let purged = replay.recovered.purged.as_ref().map(|(through, _)| *through);
+    if numbers.first().is_some_and(|first| *first > 1) && purged.is_none() {
+        return Err(LogError::Missing { path: segment::path(directory, numbers[0] - 1) });
+    }
+    if let Some((through, path, offset)) = replay.needs_purged
+        && purged.is_none_or(|purged| purged < through)
+    {
+        return Err(hole(&path, offset, through + 1, purged.map(|purged| purged + 1)));
     }
     fs.sync_dir(directory).map_err(|source| io_error("make durable the names in", directory, source))?;
     Ok(replay.recovered)
@@ -85,6 +95,8 @@ fn settle_tail(file: &dyn File, path: &Path, end: u64, options: &LogOptions) -> 
 
 struct Replay {
     recovered: Recovered,
+    /// The oldest segment may begin later than the purges it knows of: a later record must account for the difference.
+    needs_purged: Option<(u64, PathBuf, u64)>,
 }
 
 /// Records of the batch being read, which count only when all of it is whole.
@@ -106,9 +118,9 @@ impl Replay {
         is_last: bool,
     ) -> Result<u64, LogError> {
         let bytes = read_all(&**file).map_err(|source| io_error("read", path, source))?;
-        let corrupt = |offset: usize, why: String| LogError::Corrupt { path: path.to_path_buf(), offset: offset as u64, why };
-        let first_sequence =
-            record::read_segment_header(number, &bytes).map_err(|why| corrupt(0, why.to_owned()))?;
+        let corrupt =
+            |offset: usize, why: String| LogError::Corrupt { path: path.to_path_buf(), offset: offset as u64, why };
+        let first_sequence = record::read_segment_header(number, &bytes).map_err(|why| corrupt(0, why.to_owned()))?;
         if is_first {
             self.recovered.sequence = first_sequence.saturating_sub(1);
         } else if self.recovered.sequence + 1 != first_sequence {
@@ -183,7 +195,11 @@ impl Replay {
                         continue;
                     }
                     if !recovered.table.accepts(index) {
-                        return Err(hole(path, location.offset, index, recovered.table.next()));
+                        let next = recovered.table.next();
+                        if recovered.table.last().is_some() || next.is_none_or(|next| index < next) {
+                            return Err(hole(path, location.offset, index, next));
+                        }
+                        self.needs_purged = Some((index - 1, path.to_path_buf(), location.offset));
                     }
                     recovered.table.push(index, body, Some(location));
                 }

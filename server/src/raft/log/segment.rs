@@ -71,12 +71,7 @@ pub(super) fn publish(
 }
 
 /// Reads one entry back.
-pub(super) fn read_entry(
-    directory: &Path,
-    file: &dyn File,
-    index: u64,
-    location: Location,
-) -> Result<Bytes, LogError> {
+pub(super) fn read_entry(directory: &Path, file: &dyn File, index: u64, location: Location) -> Result<Bytes, LogError> {
     let path = path(directory, location.segment);
     let mut buffer = vec![0; location.size as usize];
     read_exact_at(file, &mut buffer, location.offset).map_err(|source| io_error("read", &path, source))?;

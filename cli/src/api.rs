@@ -1,0 +1,204 @@
+//! Where the HTTP API is and who asks: the flags and variables that all commands share which speak to an agent.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use lictor_client::{Client, ClientError, ClientSettings, ResponseMeta};
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::output::Failure;
+
+/// Where an agent listens unless told otherwise.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:8500";
+/// The largest CA or token file that is read.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The flags of every command that speaks to an agent.
+#[derive(Args, Default)]
+#[command(next_help_heading = "HTTP API options")]
+pub(crate) struct ApiFlags {
+    /// Address and port of an agent's HTTP API; else CONSUL_HTTP_ADDR, else http://127.0.0.1:8500.
+    #[arg(long, value_name = "ADDRESS")]
+    http_addr: Option<String>,
+    /// ACL token; others on this machine can see it, so prefer -token-file or CONSUL_HTTP_TOKEN.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// File with the ACL token; else CONSUL_HTTP_TOKEN_FILE.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// File with the CA that signed the server's certificate; else CONSUL_CACERT.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Name in the server's certificate, if not the host of the address; else CONSUL_TLS_SERVER_NAME.
+    #[arg(long, value_name = "NAME")]
+    tls_server_name: Option<String>,
+    /// Datacenter to ask, if not the agent's own.
+    #[arg(long, value_name = "NAME")]
+    datacenter: Option<String>,
+    /// Let any server answer, not only the leader: faster, and possibly behind.
+    #[arg(long)]
+    stale: bool,
+}
+
+/// An agent's HTTP API.
+pub(crate) struct Api {
+    client: Client,
+    stale: bool,
+}
+
+impl Api {
+    /// The API that flags and environment name.
+    ///
+    /// # Errors
+    /// A file cannot be read, or the settings cannot be used.
+    pub(crate) fn connect(flags: &ApiFlags) -> Result<Self, Failure> {
+        let settings = flags.settings(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+        let client = Client::new(settings).map_err(Failure::because("Error connecting to Consul agent"))?;
+        Ok(Self { client, stale: flags.stale })
+    }
+
+    /// GET, as JSON.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<(T, ResponseMeta), ClientError> {
+        let mut query = query.to_vec();
+        if self.stale {
+            query.push(("stale", ""));
+        }
+        self.client.get_json(path, &query).await
+    }
+
+    /// GET of what may not be there.
+    pub(crate) async fn find<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Option<T>, ClientError> {
+        match self.get(path, query).await {
+            Ok((found, _)) => Ok(Some(found)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What changes things; writes are never stale.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl ApiFlags {
+    /// The flags that name an address and nothing else.
+    #[cfg(test)]
+    pub(crate) fn at(address: &str) -> Self {
+        Self { http_addr: Some(address.to_owned()), ..Self::default() }
+    }
+
+    /// The settings of these flags, and of variables where there is no flag. A file with a token goes before a token,
+    /// and a flag before a variable, as in Consul.
+    fn settings(&self, variable: &dyn Fn(&str) -> Option<String>) -> Result<ClientSettings, Failure> {
+        if variable("CONSUL_HTTP_SSL_VERIFY").is_some_and(|value| crate::arguments::go_bool(&value) == Ok(false)) {
+            return Err(Failure::new(
+                "CONSUL_HTTP_SSL_VERIFY=false is not supported: name the CA with -ca-file or CONSUL_CACERT instead",
+            ));
+        }
+        let mut address =
+            self.http_addr.clone().or_else(|| variable("CONSUL_HTTP_ADDR")).unwrap_or_else(|| DEFAULT_ADDRESS.into());
+        if address.starts_with("unix:") {
+            return Err(Failure::new(format!(
+                "Error connecting to Consul agent: {address:?}: Unix sockets are not served; write http://HOST:PORT"
+            )));
+        }
+        let tls = variable("CONSUL_HTTP_SSL").is_some_and(|value| crate::arguments::go_bool(&value) == Ok(true));
+        if !address.contains("://") {
+            address = format!("{}://{address}", if tls { "https" } else { "http" });
+        }
+        let ca_file = self.ca_file.clone().or_else(|| variable("CONSUL_CACERT").map(PathBuf::from));
+        let ca_pem = match ca_file.filter(|_| address.starts_with("https://")) {
+            Some(path) => Some(read(&path)?.to_string()),
+            None => None,
+        };
+        let token = if let Some(path) = &self.token_file {
+            Some(read_token(path)?)
+        } else if let Some(token) = self.token.clone().filter(|token| !token.is_empty()) {
+            Some(token)
+        } else if let Some(path) = variable("CONSUL_HTTP_TOKEN_FILE") {
+            Some(read_token(Path::new(&path))?)
+        } else {
+            variable("CONSUL_HTTP_TOKEN")
+        };
+        let server_name = self.tls_server_name.clone().or_else(|| variable("CONSUL_TLS_SERVER_NAME"));
+        Ok(ClientSettings { address, ca_pem, server_name, token, datacenter: self.datacenter.clone() })
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, Failure> {
+    let text = read(path)?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(Failure::new(format!("{} holds no token", path.display())));
+    }
+    Ok(token.to_owned())
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let unreadable = |reason: String| Failure::new(format!("cannot read {}: {reason}", path.display()));
+    let length = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(unreadable(format!("it has {length} bytes, at most {FILE_BYTES_MAX} are read")));
+    }
+    std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| unreadable(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(flags: &ApiFlags, variables: &[(&str, &str)]) -> Result<ClientSettings, Failure> {
+        flags.settings(&|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn a_flag_goes_before_a_variable_and_a_variable_before_the_default() {
+        let flags = ApiFlags { http_addr: Some("a:1".into()), ..ApiFlags::default() };
+        let variables = [("CONSUL_HTTP_ADDR", "https://b:2")];
+        assert_eq!(settings(&flags, &variables).unwrap().address, "http://a:1");
+        assert_eq!(settings(&ApiFlags::default(), &variables).unwrap().address, "https://b:2");
+        assert_eq!(settings(&ApiFlags::default(), &[]).unwrap().address, "http://127.0.0.1:8500");
+        let tls = settings(&ApiFlags::default(), &[("CONSUL_HTTP_SSL", "true"), ("CONSUL_HTTP_ADDR", "c:3")]);
+        assert_eq!(tls.unwrap().address, "https://c:3");
+    }
+
+    #[test]
+    fn tokens_are_taken_in_consuls_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, third) = (directory.path().join("first"), directory.path().join("third"));
+        std::fs::write(&first, "first\n").unwrap();
+        std::fs::write(&third, " third ").unwrap();
+        let variables = [("CONSUL_HTTP_TOKEN_FILE", third.to_str().unwrap()), ("CONSUL_HTTP_TOKEN", "fourth")];
+        let mut flags = ApiFlags { token: Some("second".into()), token_file: Some(first), ..ApiFlags::default() };
+        let mut taken = Vec::new();
+        taken.push(settings(&flags, &variables).unwrap().token);
+        flags.token_file = None;
+        taken.push(settings(&flags, &variables).unwrap().token);
+        flags.token = None;
+        taken.push(settings(&flags, &variables).unwrap().token);
+        taken.push(settings(&flags, &variables[1..]).unwrap().token);
+        taken.push(settings(&flags, &[]).unwrap().token);
+        let taken: Vec<_> = taken.iter().map(Option::as_deref).collect();
+        assert_eq!(taken, [Some("first"), Some("second"), Some("third"), Some("fourth"), None]);
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_with_what_can() {
+        let unverified = settings(&ApiFlags::default(), &[("CONSUL_HTTP_SSL_VERIFY", "false")]);
+        assert!(unverified.err().unwrap().to_string().contains("-ca-file"));
+        let socket = settings(&ApiFlags::default(), &[("CONSUL_HTTP_ADDR", "unix:///run/consul.sock")]);
+        assert!(socket.err().unwrap().to_string().contains("http://HOST:PORT"));
+        let missing = ApiFlags { token_file: Some("/nowhere/token".into()), ..ApiFlags::default() };
+        assert!(settings(&missing, &[]).err().unwrap().to_string().contains("/nowhere/token"));
+    }
+}

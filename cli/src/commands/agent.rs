@@ -1,0 +1,385 @@
+//! `lictor agent`: one agent, client or server, until a signal.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use lictor_agent::agent::{AgentIdentity, CONSUL_VERSION, LICTOR_VERSION};
+use lictor_agent::config::{Config, Flags, Host};
+use lictor_agent::doors::Doors;
+use lictor_runtime::{Resolver, SystemClock, SystemRng};
+use lictor_server::boot::{self, RunningAgent, ServerDeps};
+
+use crate::arguments::go_bool;
+use crate::logging::{self, Level};
+use crate::output::{Failure, Output};
+use crate::runtime::{AGENT_BLOCKING_THREADS, Signals, of_threads};
+
+/// How long a stop may take: handing on the lead, ending requests, closing the log.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// The width of the names in the banner.
+const BANNER_WIDTH: usize = 18;
+
+/// What an agent is told on the command line: Consul's flags, and a few of ours.
+#[derive(Args, Default)]
+pub(crate) struct AgentFlags {
+    /// File or directory of configuration, HCL or JSON; may be given several times, later ones win.
+    #[arg(long, visible_alias = "config-dir", value_name = "PATH")]
+    config_file: Vec<PathBuf>,
+    /// `hcl` or `json` for every file, whatever its extension.
+    #[arg(long, value_name = "FORMAT")]
+    config_format: Option<String>,
+    /// Configuration in HCL, after the files; may be given several times.
+    #[arg(long, value_name = "HCL")]
+    hcl: Vec<String>,
+    /// A single server in memory, on loopback.
+    #[arg(long)]
+    dev: bool,
+    /// Run as a server.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    server: Option<bool>,
+    /// Start a cluster of this one server.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    bootstrap: Option<bool>,
+    /// How many servers start the cluster.
+    #[arg(long, value_name = "COUNT")]
+    bootstrap_expect: Option<u32>,
+    /// The datacenter.
+    #[arg(long, value_name = "NAME")]
+    datacenter: Option<String>,
+    /// Name of the node; the host's without one.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Id of the node, a UUID; kept in the data directory without one.
+    #[arg(long, value_name = "UUID")]
+    node_id: Option<String>,
+    /// Meta of the node; may be given several times.
+    #[arg(long, value_name = "KEY:VALUE")]
+    node_meta: Vec<String>,
+    /// Where what must survive a restart is kept.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<String>,
+    /// Address of the server port and gossip.
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<String>,
+    /// Address of HTTP and DNS.
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<String>,
+    /// Address that others dial.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<String>,
+    /// Address that others dial in other datacenters; no effect yet.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise_wan: Option<String>,
+    /// Host and port that other servers dial (ours).
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise_server_address: Option<String>,
+    /// Port of plain HTTP; -1 turns it off.
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    http_port: Option<i64>,
+    /// Port of HTTPS; -1 turns it off.
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    https_port: Option<i64>,
+    /// Port of DNS; -1 turns it off.
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    dns_port: Option<i64>,
+    /// Port of gRPC; not served.
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    grpc_port: Option<i64>,
+    /// Port of gRPC over TLS; not served.
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    grpc_tls_port: Option<i64>,
+    /// Port of raft, RPC and login.
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    server_port: Option<i64>,
+    /// Port of LAN gossip; not served yet.
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    serf_lan_port: Option<i64>,
+    /// Port of WAN gossip; not served yet.
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    serf_wan_port: Option<i64>,
+    /// Host of another agent to join, tried again until it answers; may be given several times.
+    #[arg(long, visible_alias = "join", value_name = "HOST")]
+    retry_join: Vec<String>,
+    /// Time between two rounds over all of them.
+    #[arg(long, value_name = "DURATION")]
+    retry_interval: Option<String>,
+    /// Rounds before the agent gives up; 0 for ever.
+    #[arg(long, value_name = "COUNT")]
+    retry_max: Option<u32>,
+    /// Host and server port of a server (ours); may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    server_address: Vec<String>,
+    /// Key of gossip; kept for when gossip is served.
+    #[arg(long, value_name = "KEY")]
+    encrypt: Option<String>,
+    /// DNS domain.
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// Second DNS domain.
+    #[arg(long, value_name = "NAME")]
+    alt_domain: Option<String>,
+    /// DNS server for other domains; may be given several times.
+    #[arg(long, value_name = "ADDRESS")]
+    recursor: Vec<String>,
+    /// trace, debug, info, warn or error.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Log lines are JSON objects.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    log_json: Option<bool>,
+    /// The web UI.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    ui: Option<bool>,
+    /// Checks that run programs; not served yet.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    enable_script_checks: Option<bool>,
+    /// Checks of files that run programs; not served yet.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    enable_local_script_checks: Option<bool>,
+    /// No effect: node ids are random.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    disable_host_node_id: Option<bool>,
+    /// No effect: there is no keyring yet.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    disable_keyring_file: Option<bool>,
+    /// No effect: an agent that starts joins.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    rejoin: Option<bool>,
+    /// File that gets the process id.
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<String>,
+    /// File with the proof for a client's first certificate (ours).
+    #[arg(long, value_name = "FILE")]
+    login_token_file: Option<String>,
+    /// Threads that work (ours); as many as cores without one.
+    #[arg(long, value_name = "COUNT")]
+    worker_threads: Option<usize>,
+}
+
+impl AgentFlags {
+    /// The flags as the configuration takes them.
+    fn into_flags(self) -> Flags {
+        let mut fragments = self.hcl;
+        // These have a key and no effect; as a fragment the configuration says of them what it says of the key.
+        let switches = [
+            ("disable_host_node_id", self.disable_host_node_id),
+            ("disable_keyring_file", self.disable_keyring_file),
+            ("rejoin_after_leave", self.rejoin),
+        ];
+        fragments.extend(switches.iter().filter_map(|(key, value)| Some(format!("{key} = {}", (*value)?))));
+        fragments.extend(self.advertise_wan.map(|address| format!("advertise_addr_wan = {address:?}")));
+        Flags {
+            config_paths: self.config_file,
+            config_format: self.config_format,
+            fragments,
+            dev: self.dev,
+            server: self.server,
+            bootstrap: self.bootstrap,
+            bootstrap_expect: self.bootstrap_expect,
+            datacenter: self.datacenter,
+            node: self.node,
+            node_id: self.node_id,
+            node_meta: self.node_meta,
+            data_dir: self.data_dir,
+            bind: self.bind,
+            client: self.client,
+            advertise: self.advertise,
+            advertise_server_address: self.advertise_server_address,
+            http_port: self.http_port,
+            https_port: self.https_port,
+            dns_port: self.dns_port,
+            grpc_port: self.grpc_port,
+            grpc_tls_port: self.grpc_tls_port,
+            server_port: self.server_port,
+            serf_lan_port: self.serf_lan_port,
+            serf_wan_port: self.serf_wan_port,
+            retry_join: self.retry_join,
+            retry_interval: self.retry_interval,
+            retry_max: self.retry_max,
+            server_addresses: self.server_address,
+            encrypt: self.encrypt,
+            domain: self.domain,
+            alt_domain: self.alt_domain,
+            recursors: self.recursor,
+            log_level: self.log_level,
+            log_json: self.log_json,
+            ui: self.ui,
+            enable_script_checks: self.enable_script_checks,
+            enable_local_script_checks: self.enable_local_script_checks,
+            pid_file: self.pid_file,
+            login_token_file: self.login_token_file,
+        }
+    }
+}
+
+pub(super) fn run(flags: AgentFlags) -> Result<Output, Failure> {
+    let workers = flags.worker_threads;
+    let config = Config::load(&flags.into_flags(), &Host::of_this_machine()).map_err(|error| Failure::of(&error))?;
+    logging::begin(Level::of_config(&config.log.level), config.log.json)?;
+    println!("==> Starting Consul agent...");
+    let pid_file = config.pid_file.clone().map(PidFile::write).transpose()?;
+    let runtime = of_threads(workers, AGENT_BLOCKING_THREADS)?;
+    let result = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(pid_file);
+    result
+}
+
+/// The file with our process id, removed at the end.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: PathBuf) -> Result<Self, Failure> {
+        std::fs::write(&path, std::process::id().to_string())
+            .map_err(Failure::because(format!("cannot write the pid file {}", path.display())))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Whoever reads it finds no such process; there is nothing better to do at the very end.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Starts an agent of this configuration on this machine.
+async fn start(config: Config) -> Result<RunningAgent, Failure> {
+    let deps = ServerDeps {
+        clock: Arc::new(SystemClock),
+        rng: Arc::new(SystemRng),
+        resolver: Resolver::from_system(),
+        state_base: boot::state_base(),
+    };
+    boot::run_agent(config, deps).await.map_err(|error| Failure::of(&error))
+}
+
+async fn serve(config: Config) -> Result<Output, Failure> {
+    let mut signals = Signals::take()?;
+    let shown = config.clone();
+    let running = tokio::select! {
+        started = start(config) => started?,
+        _ = signals.stop() => return Ok(Output::default()),
+    };
+    println!("{}", banner(&shown, &running.agent.identity, &running.doors).join("\n"));
+    let mut fatal = running.fatal();
+    let result = tokio::select! {
+        stop = signals.stop() => {
+            tracing::info!(?stop, "the agent stops");
+            Ok(Output::default())
+        }
+        broken = fatal.wait_for(Option::is_some) => {
+            let reason = broken.ok().and_then(|reason| reason.clone());
+            Err(Failure::new(reason.unwrap_or_else(|| "the agent ended by itself".into())))
+        }
+    };
+    drop(fatal);
+    tokio::select! {
+        () = running.stop(STOP_LIMIT) => {}
+        _ = signals.stop() => tracing::warn!("a second signal: the agent ends at once"),
+    }
+    result
+}
+
+/// What Consul prints before its log.
+fn banner(config: &Config, identity: &AgentIdentity, doors: &Doors) -> Vec<String> {
+    let port = |listeners: &[std::net::SocketAddr]| listeners.first().map_or(-1, |listener| i32::from(listener.port()));
+    let mut addresses: Vec<String> = Vec::new();
+    for listener in [&doors.http, &doors.https, &doors.dns].into_iter().flatten() {
+        let address = listener.ip().to_string();
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let (http, https, dns) = (port(&doors.http), port(&doors.https), port(&doors.dns));
+    let segment = if config.server { "<all>" } else { "" };
+    let policy = if config.acl.default_allow { "allow" } else { "deny" };
+    let verified = "Verify Incoming: true, Verify Outgoing: true (Verify Hostname: true), Min Version: TLSv1_3";
+    let lines = [
+        ("Version", format!("'{CONSUL_VERSION}' (Lictor '{LICTOR_VERSION}')")),
+        ("Node ID", format!("'{}'", identity.node_id)),
+        ("Node name", format!("'{}'", identity.node_name)),
+        ("Datacenter", format!("'{}' (Segment: '{segment}')", config.datacenter)),
+        (
+            "Server",
+            format!("{} (Bootstrap: {})", config.server, config.server && config.bootstrap_expect == 1 && !config.dev),
+        ),
+        (
+            "Client Addr",
+            format!("[{}] (HTTP: {http}, HTTPS: {https}, gRPC: -1, gRPC-TLS: -1, DNS: {dns})", addresses.join(" ")),
+        ),
+        (
+            "Cluster Addr",
+            format!("{} (LAN: {}, WAN: {})", identity.address, config.ports.serf_lan, config.ports.serf_wan),
+        ),
+        ("Gossip Encryption", "false".to_owned()),
+        ("Auto-Encrypt-TLS", "false".to_owned()),
+        ("ACL Enabled", config.acl.enabled.to_string()),
+        ("ACL Default Policy", policy.to_owned()),
+        ("HTTPS TLS", format!("Verify Incoming: {}", config.https_tls.verify_incoming)),
+        ("Internal RPC TLS", verified.to_owned()),
+    ];
+    let mut shown: Vec<String> =
+        lines.into_iter().map(|(name, value)| format!("{name:>BANNER_WIDTH$}: {value}")).collect();
+    shown.extend(["".to_owned(), "==> Log data will now stream in as it occurs:".to_owned(), "".to_owned()]);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host { name: "here".into(), private_addresses: Vec::new() }
+    }
+
+    #[test]
+    fn the_banner_tells_what_consuls_tells() {
+        let config = Config::load(&AgentFlags { dev: true, ..AgentFlags::default() }.into_flags(), &host()).unwrap();
+        let identity = AgentIdentity::new(&config, "40e4a748-2192-161a-0510-9bf59fe950b5".into());
+        let doors = Doors {
+            http: vec!["127.0.0.1:8500".parse().unwrap()],
+            https: Vec::new(),
+            dns: vec!["127.0.0.1:8600".parse().unwrap()],
+        };
+        let banner = banner(&config, &identity, &doors);
+        for line in [
+            "           Node ID: '40e4a748-2192-161a-0510-9bf59fe950b5'",
+            "         Node name: 'here'",
+            "        Datacenter: 'dc1' (Segment: '<all>')",
+            "            Server: true (Bootstrap: false)",
+            "       Client Addr: [127.0.0.1] (HTTP: 8500, HTTPS: -1, gRPC: -1, gRPC-TLS: -1, DNS: 8600)",
+            "      Cluster Addr: 127.0.0.1 (LAN: 8301, WAN: 8302)",
+            "ACL Default Policy: allow",
+            "==> Log data will now stream in as it occurs:",
+        ] {
+            assert!(banner.iter().any(|shown| shown == line), "{line:?} is not in {banner:#?}");
+        }
+        assert!(banner[0].starts_with("           Version: '1.21.4'"), "{}", banner[0]);
+    }
+
+    #[test]
+    fn flags_without_effect_are_known_to_the_configuration() {
+        let flags = AgentFlags {
+            dev: true,
+            disable_host_node_id: Some(true),
+            disable_keyring_file: Some(false),
+            rejoin: Some(true),
+            advertise_wan: Some("10.0.0.1".into()),
+            ..AgentFlags::default()
+        };
+        Config::load(&flags.into_flags(), &host()).unwrap();
+    }
+
+    #[test]
+    fn the_process_id_stays_in_its_file_as_long_as_the_agent_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        let file = PidFile::write(path.clone()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), std::process::id().to_string());
+        drop(file);
+        assert!(!path.exists());
+    }
+}

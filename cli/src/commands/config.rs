@@ -1,0 +1,181 @@
+//! `lictor config`: config entries.
+
+use clap::{Args, Subcommand};
+use lictor_client::encode_path;
+use serde_json::Value;
+
+use crate::api::{Api, ApiFlags};
+use crate::input::{self, text_field};
+use crate::output::{Failure, Output};
+
+/// What to do with config entries.
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Removes an entry
+    Delete(DeleteFlags),
+    /// Lists the names of a kind's entries
+    List(ListFlags),
+    /// Shows an entry
+    Read(ReadFlags),
+    /// Writes an entry
+    Write(WriteFlags),
+}
+
+/// Which entry, and when.
+#[derive(Args, Default)]
+pub(crate) struct DeleteFlags {
+    /// Kind of the entry, for example service-intentions.
+    #[arg(long)]
+    kind: String,
+    /// Name of the entry.
+    #[arg(long)]
+    name: String,
+    /// Only if the entry is still at -modify-index.
+    #[arg(long)]
+    cas: bool,
+    /// The index for -cas.
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    modify_index: u64,
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+/// Of which kind.
+#[derive(Args)]
+pub(crate) struct ListFlags {
+    /// Kind of the entries, for example service-intentions.
+    #[arg(long)]
+    kind: String,
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+/// Which entry.
+#[derive(Args)]
+pub(crate) struct ReadFlags {
+    /// Kind of the entry, for example service-intentions.
+    #[arg(long)]
+    kind: String,
+    /// Name of the entry.
+    #[arg(long)]
+    name: String,
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+/// What to write, and when.
+#[derive(Args, Default)]
+pub(crate) struct WriteFlags {
+    /// File with the entry in HCL or JSON, `-` for the standard input.
+    #[arg(value_name = "FILE")]
+    source: String,
+    /// Only if the entry is still at -modify-index; 0 is an entry that is not there.
+    #[arg(long)]
+    cas: bool,
+    /// The index for -cas.
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    modify_index: u64,
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+pub(super) async fn run(command: ConfigCommand) -> Result<Output, Failure> {
+    match command {
+        ConfigCommand::Delete(flags) => delete(&Api::connect(&flags.api)?, &flags).await,
+        ConfigCommand::List(flags) => list(&Api::connect(&flags.api)?, &flags.kind).await,
+        ConfigCommand::Read(flags) => read(&Api::connect(&flags.api)?, &flags.kind, &flags.name).await,
+        ConfigCommand::Write(flags) => write(&Api::connect(&flags.api)?, &flags).await,
+    }
+}
+
+fn path_of(kind: &str, name: &str) -> String {
+    format!("/v1/config/{}/{}", encode_path(kind), encode_path(name))
+}
+
+async fn read(api: &Api, kind: &str, name: &str) -> Result<Output, Failure> {
+    let failed = Failure::because(format!("Error reading config entry {kind}/{name}"));
+    let (entry, _): (Value, _) = api.get(&path_of(kind, name), &[]).await.map_err(failed)?;
+    Output::json(&entry, 4)
+}
+
+async fn list(api: &Api, kind: &str) -> Result<Output, Failure> {
+    let failed = Failure::because(format!("Error listing config entries for kind {kind:?}"));
+    let (entries, _): (Vec<Value>, _) =
+        api.get(&format!("/v1/config/{}", encode_path(kind)), &[]).await.map_err(failed)?;
+    Ok(Output::lines(entries.iter().map(|entry| text_field(entry, "Name"))))
+}
+
+async fn write(api: &Api, flags: &WriteFlags) -> Result<Output, Failure> {
+    let entry = input::structured(&flags.source).map_err(Failure::because("Failed to load data"))?;
+    let (kind, name) = (text_field(&entry, "Kind"), text_field(&entry, "Name"));
+    if kind.is_empty() {
+        return Err(Failure::new(
+            "Failed to decode config entry input: Payload does not contain a kind/Kind key at the top level",
+        ));
+    }
+    let index = flags.modify_index.to_string();
+    let query = [("cas", index.as_str())];
+    let query = if flags.cas { &query[..] } else { &[] };
+    let failed = Failure::because(format!("Error writing config entry {kind}/{name}"));
+    let written: bool = api.client().put_json("/v1/config", query, &entry).await.map_err(failed)?;
+    if !written {
+        return Err(Failure::new(format!("Config entry not updated: {kind}/{name}")));
+    }
+    Ok(Output::line(format!("Config entry written: {kind}/{name}")))
+}
+
+async fn delete(api: &Api, flags: &DeleteFlags) -> Result<Output, Failure> {
+    let DeleteFlags { kind, name, .. } = flags;
+    let index = flags.modify_index.to_string();
+    let query = [("cas", index.as_str())];
+    let query = if flags.cas { &query[..] } else { &[] };
+    let failed = Failure::because(format!("Error deleting config entry {kind}/{name}"));
+    let reply = api.client().delete(&path_of(kind, name), query).await.map_err(failed)?;
+    if flags.cas && reply.trim_ascii() != b"true" {
+        return Err(Failure::new(format!("Config entry not deleted: {kind}/{name}")));
+    }
+    Ok(Output::line(format!("Config entry deleted: {kind}/{name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::fake::Fake;
+
+    fn text(output: Output) -> String {
+        String::from_utf8(output.bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_written_shown_listed_and_removed() {
+        let fake = Fake::answering(&[
+            ("PUT /v1/config", 200, "true"),
+            ("PUT /v1/config?cas=4", 200, "false"),
+            ("GET /v1/config/service-intentions/api", 200, r#"{"Kind":"service-intentions","Name":"api"}"#),
+            ("GET /v1/config/service-intentions", 200, r#"[{"Name":"api"},{"Name":"web"}]"#),
+            ("DELETE /v1/config/service-intentions/api", 200, "{}"),
+            ("DELETE /v1/config/service-intentions/api?cas=4", 200, "false"),
+        ])
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("api.hcl");
+        std::fs::write(&file, "Kind = \"service-intentions\"\nName = \"api\"\n").unwrap();
+        let mut flags = WriteFlags { source: file.to_str().unwrap().into(), ..WriteFlags::default() };
+        let written = text(write(&fake.api(), &flags).await.unwrap());
+        assert_eq!(written, "Config entry written: service-intentions/api\n");
+        (flags.cas, flags.modify_index) = (true, 4);
+        let late = write(&fake.api(), &flags).await.unwrap_err().to_string();
+        assert_eq!(late, "Config entry not updated: service-intentions/api");
+
+        let shown = text(read(&fake.api(), "service-intentions", "api").await.unwrap());
+        assert_eq!(shown, "{\n    \"Kind\": \"service-intentions\",\n    \"Name\": \"api\"\n}\n");
+        assert_eq!(text(list(&fake.api(), "service-intentions").await.unwrap()), "api\nweb\n");
+
+        let mut flags = DeleteFlags { kind: "service-intentions".into(), name: "api".into(), ..DeleteFlags::default() };
+        let removed = text(delete(&fake.api(), &flags).await.unwrap());
+        assert_eq!(removed, "Config entry deleted: service-intentions/api\n");
+        (flags.cas, flags.modify_index) = (true, 4);
+        let late = delete(&fake.api(), &flags).await.unwrap_err().to_string();
+        assert_eq!(late, "Config entry not deleted: service-intentions/api");
+    }
+}

@@ -1,0 +1,122 @@
+//! The commands, one file per noun.
+
+mod agent;
+mod catalog;
+mod config;
+mod connect;
+mod info;
+mod intention;
+mod join_token;
+mod keygen;
+mod kv;
+mod members;
+mod operator;
+mod seal_key;
+mod services;
+mod sidecar;
+mod tls;
+mod validate;
+mod version;
+
+use clap::Subcommand;
+
+use crate::output::{Failure, Output};
+use crate::runtime::run_here;
+
+/// Every command.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Runs an agent, client or server
+    Agent(Box<agent::AgentFlags>),
+    /// Lists nodes, services and datacenters of the catalog
+    #[command(subcommand)]
+    Catalog(catalog::CatalogCommand),
+    /// Reads and writes config entries
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Shows the mesh
+    #[command(subcommand)]
+    Connect(connect::ConnectCommand),
+    /// Runs a whole datacenter on this machine, to try things out
+    Dev(crate::dev::DevFlags),
+    /// Shows figures of an agent
+    Info(info::InfoFlags),
+    /// Says which service may call which
+    #[command(subcommand)]
+    Intention(intention::IntentionCommand),
+    /// Makes proofs for the first certificate of clients and sidecars
+    #[command(subcommand)]
+    JoinToken(join_token::JoinTokenCommand),
+    /// Makes a gossip key
+    Keygen,
+    /// Reads and writes the key/value store
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
+    /// Lists the members of a cluster
+    Members(members::MembersFlags),
+    /// Runs the Kubernetes operator
+    Operator(operator::OperatorFlags),
+    /// Makes the key that secrets in the servers' state are sealed with
+    #[command(subcommand)]
+    SealKey(seal_key::SealKeyCommand),
+    /// Registers and deregisters services with an agent
+    #[command(subcommand)]
+    Services(services::ServicesCommand),
+    /// Runs the agent and proxy beside an application
+    Sidecar(Box<sidecar::SidecarFlags>),
+    /// Makes the servers' CA and their certificates
+    #[command(subcommand)]
+    Tls(tls::TlsCommand),
+    /// Checks configuration files
+    Validate(validate::ValidateFlags),
+    /// Shows the version
+    Version(version::VersionFlags),
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// It did not do its work.
+pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failure> {
+    match command {
+        Command::Agent(flags) => agent::run(*flags),
+        Command::Catalog(command) => run_here(catalog::run(command)),
+        Command::Config(command) => run_here(config::run(command)),
+        Command::Connect(command) => run_here(connect::run(command)),
+        Command::Dev(flags) => crate::dev::run(flags),
+        Command::Info(flags) => run_here(info::run(flags)),
+        Command::Intention(command) => run_here(intention::run(command)),
+        Command::JoinToken(command) => run_here(join_token::run(command)),
+        Command::Keygen => keygen::run(),
+        Command::Kv(command) => run_here(kv::run(command)),
+        Command::Members(flags) => run_here(members::run(flags)),
+        Command::Operator(flags) => operator::run(flags),
+        Command::SealKey(command) => seal_key::run(command),
+        Command::Services(command) => run_here(services::run(command)),
+        Command::Sidecar(flags) => sidecar::run(*flags),
+        Command::Tls(command) => tls::run(command),
+        Command::Validate(flags) => validate::run(flags),
+        Command::Version(flags) => version::run(&flags, called_consul),
+    }
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Pretty,
+    /// For programs.
+    Json,
+}
+
+/// Reads `key=value`.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write key=value".into()),
+    }
+}
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,271 @@
+//! `lictor sidecar`: the agent and proxy beside an application, until it is told to leave.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use lictor_agent::config::Host;
+use lictor_runtime::{Resolver, SystemClock, SystemRng};
+use lictor_sidecar::{
+    DEFAULT_DRAIN_LIMIT, LoginToken, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, UpstreamSpec,
+};
+use lictor_types::NodeName;
+
+use super::key_value;
+use crate::logging::{self, Level};
+use crate::output::{Failure, Output};
+use crate::runtime::{SIDECAR_BLOCKING_THREADS, SIDECAR_WORKERS, Signals, of_threads};
+
+/// Beyond the drain, for withdrawing from the catalog.
+const STOP_SLACK: Duration = Duration::from_secs(3);
+
+/// What a sidecar is told. In Kubernetes the injector writes it.
+#[derive(Args)]
+pub(crate) struct SidecarFlags {
+    /// The datacenter.
+    #[arg(long, value_name = "NAME", default_value = "dc1")]
+    datacenter: String,
+    /// Host and server port of a server; may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    server_address: Vec<String>,
+    /// File with the proof of who we are: a ServiceAccount's token, or a join token.
+    #[arg(long, value_name = "FILE")]
+    login_token_file: PathBuf,
+    /// A service that the application is, and its port; may be given several times.
+    #[arg(long, value_name = "NAME:PORT")]
+    service: Vec<String>,
+    /// A service that the application calls, and the local port to call it on; may be given several times.
+    #[arg(long, value_name = "NAME:PORT")]
+    upstream: Vec<String>,
+    /// Check a service by a GET of this path instead of a connection; may be given several times.
+    #[arg(long, value_name = "NAME:/PATH")]
+    check_http: Vec<String>,
+    /// File with the server CA; else the variable LICTOR_CA_PEM holds it.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Name of the catalog node; by default <pod>.<namespace>, outside Kubernetes the host's name.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Meta of the catalog node; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    node_meta: Vec<(String, String)>,
+    /// Address that others dial; by default the pod's, outside Kubernetes 127.0.0.1.
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<IpAddr>,
+    /// Where the application listens.
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    local_address: IpAddr,
+    /// Where the mesh dials the first service; the others follow two ports apart.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:20000")]
+    inbound_address: SocketAddr,
+    /// Where probes and preStop ask.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:20001", value_parser = address_or_none)]
+    health_address: Where,
+    /// Where the HTTP API is served; `none` for nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8500", value_parser = address_or_none)]
+    http_address: Where,
+    /// Where DNS is served; `none` for nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8600", value_parser = address_or_none)]
+    dns_address: Where,
+    /// Seconds that open connections may last after the order to leave.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_DRAIN_LIMIT.as_secs())]
+    drain_seconds: u64,
+    /// How much to log.
+    #[arg(long, value_enum, ignore_case = true, default_value = "info")]
+    log_level: Level,
+    /// Log lines are JSON objects.
+    #[arg(long)]
+    log_json: bool,
+    /// Threads that work.
+    #[arg(long, value_name = "COUNT", default_value_t = SIDECAR_WORKERS)]
+    worker_threads: usize,
+}
+
+/// An address, or nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Where(Option<SocketAddr>);
+
+fn address_or_none(text: &str) -> Result<Where, String> {
+    if text == "none" {
+        return Ok(Where(None));
+    }
+    text.parse().map(|address| Where(Some(address))).map_err(|_| "write ADDRESS:PORT, or none".into())
+}
+
+pub(super) fn run(flags: SidecarFlags) -> Result<Output, Failure> {
+    let (level, json, workers) = (flags.log_level, flags.log_json, flags.worker_threads);
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let settings = settings(flags, &variable, &Host::of_this_machine())?;
+    logging::begin(level, json)?;
+    let runtime = of_threads(Some(workers), SIDECAR_BLOCKING_THREADS)?;
+    let result = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(settings: SidecarSettings) -> Result<Output, Failure> {
+    let mut signals = Signals::take()?;
+    let stop_limit = settings.drain_limit + STOP_SLACK;
+    let parts =
+        SidecarParts { clock: Arc::new(SystemClock), rng: Arc::new(SystemRng), resolver: Resolver::from_system() };
+    let sidecar = Sidecar::start(settings, parts).await.map_err(|error| Failure::of(&error))?;
+    let result = tokio::select! {
+        stop = signals.stop() => {
+            tracing::info!(?stop, "the sidecar leaves");
+            Ok(Output::default())
+        }
+        trouble = sidecar.broken() => Err(Failure::new(trouble)),
+    };
+    tokio::select! {
+        () = sidecar.stop(stop_limit) => {}
+        _ = signals.stop() => tracing::warn!("a second signal: the sidecar ends at once"),
+    }
+    result
+}
+
+fn settings(
+    flags: SidecarFlags,
+    variable: &dyn Fn(&str) -> Option<String>,
+    host: &Host,
+) -> Result<SidecarSettings, Failure> {
+    let wrong =
+        |flag: &'static str| move |error: lictor_sidecar::SettingsError| Failure::new(format!("{flag}: {error}"));
+    let mut services = flags
+        .service
+        .iter()
+        .enumerate()
+        .map(|(position, text)| ServiceSpec::parse(text, position, flags.inbound_address).map_err(wrong("-service")))
+        .collect::<Result<Vec<_>, _>>()?;
+    for text in &flags.check_http {
+        ServiceSpec::set_http_check(&mut services, text).map_err(wrong("-check-http"))?;
+    }
+    let upstreams = flags
+        .upstream
+        .iter()
+        .map(|text| UpstreamSpec::parse(text).map_err(wrong("-upstream")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let ca_pem = match &flags.ca_file {
+        Some(path) => read_ca(path)?,
+        None => variable("LICTOR_CA_PEM").unwrap_or_default(),
+    };
+    let node = flags.node.unwrap_or_else(|| match (variable("POD_NAME"), variable("POD_NAMESPACE")) {
+        (Some(pod), Some(namespace)) => format!("{pod}.{namespace}"),
+        _ => host.name.clone(),
+    });
+    let node = NodeName::try_from(node).map_err(Failure::because("-node"))?;
+    let address = match (flags.advertise, variable("POD_IP")) {
+        (Some(address), _) => address,
+        (None, Some(text)) => {
+            text.parse().map_err(|_| Failure::new(format!("POD_IP is {text:?}, which is no IP address")))?
+        }
+        (None, None) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    let of_pod = [("k8s-node", variable("NODE_NAME")), ("pod-uid", variable("POD_UID"))];
+    let mut node_meta: BTreeMap<String, String> =
+        of_pod.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    node_meta.extend(flags.node_meta);
+    Ok(SidecarSettings {
+        node,
+        node_meta,
+        address,
+        datacenter: flags.datacenter,
+        server_addresses: flags.server_address,
+        ca_pem,
+        login_token: LoginToken::File(flags.login_token_file),
+        services,
+        upstreams,
+        local_address: flags.local_address,
+        health_address: flags.health_address.0,
+        http_address: flags.http_address.0,
+        dns_address: flags.dns_address.0,
+        drain_limit: Duration::from_secs(flags.drain_seconds),
+    })
+}
+
+fn read_ca(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(Failure::because(format!("-ca-file {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: SidecarFlags,
+    }
+
+    fn read(line: &[&str], variables: &[(&str, &str)]) -> Result<SidecarSettings, Failure> {
+        let line = [&["sidecar", "--login-token-file=/lictor/identity/token"], line].concat();
+        let flags = Line::try_parse_from(line).map_err(|error| Failure::new(error.to_string()))?.flags;
+        let host = Host { name: "here".into(), private_addresses: Vec::new() };
+        settings(
+            flags,
+            &|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()),
+            &host,
+        )
+    }
+
+    const SERVER: &str = "--server-address=lictor-server.lictor.svc.cluster.local:8300";
+
+    #[test]
+    fn what_the_injector_writes_is_what_a_pod_needs() {
+        let settings = read(
+            &[
+                "--datacenter=dc1",
+                SERVER,
+                "--service=web:8080",
+                "--service=admin:9000",
+                "--upstream=api:9090",
+                "--check-http=web:/healthz",
+            ],
+            &[
+                ("LICTOR_CA_PEM", "pem"),
+                ("POD_NAME", "web-1"),
+                ("POD_NAMESPACE", "apps"),
+                ("POD_IP", "10.1.1.1"),
+                ("POD_UID", "u"),
+                ("NODE_NAME", "n"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(settings.validate(), Ok(()));
+        assert_eq!(settings.node.as_str(), "web-1.apps");
+        assert_eq!(settings.address, IpAddr::from([10, 1, 1, 1]));
+        assert_eq!(settings.node_meta.get("pod-uid").map(String::as_str), Some("u"));
+        assert_eq!(settings.node_meta.get("k8s-node").map(String::as_str), Some("n"));
+        let inbound: Vec<_> = settings.services.iter().map(|service| service.inbound_address.port()).collect();
+        assert_eq!(inbound, [20000, 20002]);
+        assert_eq!(settings.health_address, "0.0.0.0:20001".parse().ok());
+        assert_eq!(settings.http_address, "127.0.0.1:8500".parse().ok());
+    }
+
+    #[test]
+    fn outside_kubernetes_the_host_is_the_node_and_doors_may_be_shut() {
+        let settings = read(&[SERVER, "--http-address=none", "--dns-address=none"], &[]).unwrap();
+        assert_eq!((settings.node.as_str(), settings.address), ("here", IpAddr::from([127, 0, 0, 1])));
+        assert_eq!((settings.http_address, settings.dns_address), (None, None));
+    }
+
+    #[test]
+    fn a_wrong_flag_is_named() {
+        for (flag, complaint) in [
+            ("--service=web", "-service: "),
+            ("--upstream=:1", "-upstream: "),
+            ("--check-http=web:/", "-check-http: "),
+            ("--ca-file=/nowhere/ca.pem", "-ca-file /nowhere/ca.pem"),
+            ("--http-address=8500", "ADDRESS:PORT, or none"),
+        ] {
+            let error = read(&[flag], &[]).unwrap_err().to_string();
+            assert!(error.contains(complaint), "{flag}: {error}");
+        }
+        let error = read(&[], &[("POD_IP", "pod")]).unwrap_err().to_string();
+        assert!(error.contains("POD_IP"), "{error}");
+    }
+}

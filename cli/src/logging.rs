@@ -1,0 +1,91 @@
+//! Where log lines go and which of them.
+
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::output::Failure;
+
+/// How much of what happens is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub(crate) enum Level {
+    /// Everything.
+    Trace,
+    /// Much.
+    Debug,
+    /// What an operator wants to read.
+    Info,
+    /// What should not be.
+    #[value(alias = "warning")]
+    Warn,
+    /// What does not work.
+    #[value(alias = "err")]
+    Error,
+}
+
+impl Level {
+    /// The level by its name in a configuration, in any case; `Info` for a name that a configuration cannot hold.
+    pub(crate) fn of_config(name: &str) -> Self {
+        Self::from_str(name, true).unwrap_or(Self::Info)
+    }
+
+    fn filter(self) -> LevelFilter {
+        match self {
+            Self::Trace => LevelFilter::TRACE,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Info => LevelFilter::INFO,
+            Self::Warn => LevelFilter::WARN,
+            Self::Error => LevelFilter::ERROR,
+        }
+    }
+}
+
+/// Our own lines from `level` on; those of the libraries only when something is wrong, or when everything is asked for.
+fn targets(level: Level) -> Targets {
+    let own = level.filter();
+    let others = if level == Level::Trace { LevelFilter::DEBUG } else { own.min(LevelFilter::WARN) };
+    Targets::new().with_target("lictor", own).with_default(others)
+}
+
+/// Lets log lines appear on the standard output, as Consul's do.
+///
+/// # Errors
+/// It was done before.
+pub(crate) fn begin(level: Level, json: bool) -> Result<(), Failure> {
+    let lines = tracing_subscriber::fmt::layer();
+    let lines = if json {
+        lines.json().flatten_event(true).with_filter(targets(level)).boxed()
+    } else {
+        lines.with_ansi(std::io::stdout().is_terminal()).with_filter(targets(level)).boxed()
+    };
+    tracing_subscriber::registry().with(lines).try_init().map_err(Failure::because("cannot begin to log"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_speak_up_only_when_something_is_wrong() {
+        let debug = targets(Level::Debug);
+        assert!(debug.would_enable("lictor_server::raft", &tracing::Level::DEBUG));
+        assert!(!debug.would_enable("hyper::client", &tracing::Level::INFO));
+        assert!(debug.would_enable("hyper::client", &tracing::Level::WARN));
+        assert!(!targets(Level::Error).would_enable("hyper::client", &tracing::Level::WARN));
+    }
+
+    #[test]
+    fn consuls_names_of_levels_are_taken() {
+        for (name, level) in
+            [("INFO", Level::Info), ("warn", Level::Warn), ("ERR", Level::Error), ("Trace", Level::Trace)]
+        {
+            assert_eq!(Level::of_config(name), level, "{name}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The runtimes that commands run on, and the signals that end them.
+
+use std::future::Future;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::output::Failure;
+
+/// Threads for blocking work (files, DNS of resolv.conf) of an agent.
+pub(crate) const AGENT_BLOCKING_THREADS: usize = 32;
+/// Threads for blocking work of a sidecar, which has next to none.
+pub(crate) const SIDECAR_BLOCKING_THREADS: usize = 2;
+/// Workers of a sidecar unless asked for more: it is one of many on its machine.
+pub(crate) const SIDECAR_WORKERS: usize = 2;
+
+/// A runtime of several threads; as many workers as the machine has cores unless `workers` says otherwise.
+///
+/// # Errors
+/// The system gives no threads.
+pub(crate) fn of_threads(workers: Option<usize>, blocking: usize) -> Result<Runtime, Failure> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(workers) = workers {
+        builder.worker_threads(workers.max(1));
+    }
+    builder
+        .enable_all()
+        .max_blocking_threads(blocking)
+        .thread_name("lictor")
+        .build()
+        .map_err(Failure::because("cannot start the runtime"))
+}
+
+/// Runs one request on this thread.
+///
+/// # Errors
+/// As the request's, or the system gives no runtime.
+pub(crate) fn run_here<T>(request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(Failure::because("cannot start the runtime"))?;
+    runtime.block_on(request)
+}
+
+/// A signal that asks for an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Ctrl-C.
+    Interrupt,
+    /// From whoever manages the process.
+    Terminate,
+}
+
+/// The signals that matter to a long-running command, taken from the moment this is made.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from their defaults.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn take() -> Result<Self, Failure> {
+        let take = |kind| signal(kind).map_err(Failure::because("cannot take signals"));
+        Ok(Self {
+            interrupt: take(SignalKind::interrupt())?,
+            terminate: take(SignalKind::terminate())?,
+            hang_up: take(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal to stop.
+    pub(crate) async fn stop(&mut self) -> Stop {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return Stop::Interrupt,
+                _ = self.terminate.recv() => return Stop::Terminate,
+                _ = self.hang_up.recv() => {
+                    tracing::warn!("SIGHUP: reloading the configuration is not served yet; restart to apply changes");
+                }
+            }
+        }
+    }
+}

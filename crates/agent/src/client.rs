@@ -1,0 +1,204 @@
+//! A client agent as a whole: the way in, the road to the servers, local services and checks, and the doors.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_identity::{FileError, KeyedChain, Roots, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport, files};
+use lictor_runtime::fs::{Fs, RealFs};
+use lictor_runtime::transport::SharedTransport;
+use lictor_runtime::{Clock, Resolver, Rng, Tasks};
+use tokio::sync::watch;
+
+use crate::SharedDatacenter;
+use crate::agent::{Agent, AgentIdentity, node_id};
+use crate::config::Config;
+use crate::doors::{self, Doors};
+use crate::forward::Forwarder;
+use crate::local::{Local, LocalSettings};
+use crate::session::{Proof, Session};
+
+/// What a client agent is given of the world.
+#[derive(Clone)]
+pub struct ClientDeps {
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// Names.
+    pub resolver: Resolver,
+}
+
+/// How a client agent comes by its certificate.
+pub enum ClientIdentity {
+    /// By a login.
+    Login(Proof),
+    /// It was signed beforehand.
+    Signed(KeyedChain),
+}
+
+/// Why a client agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It has nobody to ask.
+    #[error("a client needs the address of a server: give -retry-join=HOST or -server-address=HOST:PORT")]
+    NoServers,
+    /// It has no CA to know servers by.
+    #[error(
+        "a client beyond loopback knows servers by their CA: set tls.defaults.ca_file to the server CA's certificate"
+    )]
+    NoAuthority,
+    /// It has nothing to log in with.
+    #[error(
+        "a client beyond loopback needs a proof for its first certificate: make one with `lictor join-token create` on a \
+         server and name its file with -login-token-file, or set tls.defaults.cert_file and key_file"
+    )]
+    NoProof,
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Its datacenter or domain cannot be part of a certificate.
+    #[error("the datacenter's name cannot stand in a certificate: {0}")]
+    Name(#[from] SpiffeError),
+    /// An address, a file or a definition cannot be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A running client agent.
+pub struct ClientAgent {
+    /// What its doors share.
+    pub agent: Arc<Agent>,
+    /// Its doors.
+    pub doors: Doors,
+    forwarder: Arc<Forwarder>,
+    fatal: watch::Sender<Option<String>>,
+    tasks: Tasks,
+}
+
+impl ClientAgent {
+    /// Starts a client. `roots` is the server CA. The doors open at once; requests wait for the login.
+    ///
+    /// # Errors
+    /// Says what cannot be used and what would be right. Nothing is left running.
+    pub async fn start(
+        config: Config,
+        roots: Roots,
+        identity: ClientIdentity,
+        deps: ClientDeps,
+    ) -> Result<Self, ClientError> {
+        let tasks = Tasks::new();
+        let started = start(config, roots, identity, deps, &tasks).await;
+        if started.is_err() {
+            tasks.stop(Duration::from_secs(1)).await;
+        }
+        started
+    }
+
+    /// Becomes some text when the agent must stop, and why.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
+    }
+
+    /// Leaves the cluster on purpose if `leave`, and stops everything within `limit`.
+    pub async fn stop(self, leave: bool, limit: Duration) {
+        if leave {
+            let node = self.agent.identity.node_name.clone();
+            if let Err(refusal) = self.forwarder.leave(&self.agent.agent_token, node).await {
+                tracing::warn!(%refusal, "could not say farewell; the node will count as failed");
+            }
+        }
+        self.tasks.stop(limit).await;
+    }
+}
+
+/// What `config` names of a client's identity; none where loopback shares it.
+///
+/// # Errors
+/// A file cannot be used.
+pub fn configured_identity(
+    config: &Config,
+    clock: &dyn Clock,
+) -> Result<(Option<Roots>, Option<ClientIdentity>), ClientError> {
+    let tls = &config.rpc_tls;
+    let roots = tls.ca_file.as_deref().map(files::read_roots).transpose()?;
+    let identity = match (&tls.cert_file, &tls.key_file, &config.login_token_file) {
+        (Some(cert), Some(key), _) => Some(ClientIdentity::Signed(files::read_keyed_chain(cert, key, clock.now())?)),
+        (_, _, Some(file)) => Some(ClientIdentity::Login(Proof::File(file.clone()))),
+        _ => None,
+    };
+    Ok((roots, identity))
+}
+
+async fn start(
+    config: Config,
+    roots: Roots,
+    identity: ClientIdentity,
+    deps: ClientDeps,
+    tasks: &Tasks,
+) -> Result<ClientAgent, ClientError> {
+    let ClientDeps { clock, rng, resolver } = deps;
+    if config.join.servers.is_empty() {
+        return Err(ClientError::NoServers);
+    }
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let fs: Arc<dyn Fs> = Arc::new(RealFs);
+    let domain = config.dns.domain.trim_end_matches('.');
+    let trust = Arc::new(RpcTrust::new(roots, &config.datacenter, domain)?);
+    let (own, proof) = match identity {
+        ClientIdentity::Signed(chain) => (Some(chain), None),
+        ClientIdentity::Login(proof) => (None, Some(proof)),
+    };
+    let material = RpcMaterial::new(Tls::new(Arc::clone(&clock)), trust, own);
+    let transport: SharedTransport = Arc::new(TlsTransport::dialling(Arc::clone(&material), resolver.clone()));
+    let identity = AgentIdentity::new(&config, node_id(&config, &*fs, &*rng)?);
+    let hold = config.performance.rpc_hold_timeout;
+    let forwarder = Forwarder::new(Arc::clone(&transport), config.join.servers.clone(), hold, Arc::clone(&rng), tasks);
+    let datacenter: SharedDatacenter = Arc::clone(&forwarder) as SharedDatacenter;
+    let local =
+        Local::start(LocalSettings::new(identity.clone(), &config, fs, resolver, Arc::clone(&rng), tasks.clone()))?;
+    let agent = Arc::new(Agent {
+        identity,
+        datacenter,
+        local: Arc::clone(&local),
+        default_token: config.acl.default_token.clone(),
+        agent_token: config.acl.agent_token.clone(),
+        clock: Arc::clone(&clock),
+        rng: Arc::clone(&rng),
+        config: Arc::new(config),
+    });
+    let doors = doors::open(&agent, None, tasks).await?;
+    let begin = {
+        let (agent, forwarder) = (Arc::clone(&agent), Arc::clone(&forwarder));
+        let (token, member) = (agent.agent_token.clone(), agent.identity.member());
+        move || {
+            forwarder.keep_alive(token, member);
+            local.keep_in_sync(Arc::clone(&agent.datacenter), forwarder.reconnections());
+        }
+    };
+    match proof {
+        None => begin(),
+        Some(proof) => {
+            let session = Session {
+                transport,
+                material,
+                servers: agent.config.join.servers.clone(),
+                proof,
+                node: agent.identity.node_name.clone(),
+                services: Vec::new(),
+                clock,
+                rng,
+            };
+            let agent = Arc::clone(&agent);
+            tasks.spawn(async move {
+                let granted = session.login().await;
+                begin();
+                let token = agent.agent_token.clone();
+                // A plain client asks with the tokens of its configuration, not with the one of its login.
+                session.keep(granted, Arc::clone(&agent.datacenter), move || token.clone(), |_| {}).await;
+            });
+        }
+    }
+    let fatal = watch::Sender::new(None);
+    Ok(ClientAgent { agent, doors, forwarder, fatal, tasks: tasks.clone() })
+}

@@ -1,0 +1,281 @@
+//! Configuration: files, fragments and flags in, one validated [`Config`] out.
+//!
+//! Key names are Consul's; ours beside them are `server_addresses`, `advertise_server_address`, `seal_key_file`,
+//! `login` and `login_token_file`. Later sources win: scalars are replaced, lists are appended, maps are merged.
+//!
+//! Invariants
+//! - Every mistake in every source is reported at once, each with the file and the key it is in.
+//! - No key is ignored in silence: it has an effect, or is listed in [`without_effect`] with the reason, or is an error.
+//! - What an absent key means depends on `bind_addr`: on loopback what it means in Consul, elsewhere the safe choice.
+
+mod build;
+mod flags;
+mod hcl;
+mod host;
+mod join;
+mod keys;
+mod problem;
+mod source;
+mod tree;
+mod without_effect;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lictor_types::{Credential, NodeName};
+
+use crate::local::{CheckDefinition, ServiceDefinition};
+
+pub use flags::Flags;
+pub use host::Host;
+pub use problem::{ConfigErrors, ConfigProblem};
+pub use without_effect::{Notice, WITHOUT_EFFECT, WithoutEffect};
+
+/// The configuration of one agent, validated.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// It runs as a server.
+    pub server: bool,
+    /// It is the single in-memory agent of `-dev`.
+    pub dev: bool,
+    /// How many servers start the cluster; 0 for one that only joins.
+    pub bootstrap_expect: u32,
+    /// The datacenter it is in.
+    pub datacenter: String,
+    /// Its name in the catalog.
+    pub node_name: NodeName,
+    /// Its node id, when the configuration names one; else the one kept in the data directory.
+    pub node_id: Option<String>,
+    /// Node meta for the catalog.
+    pub node_meta: BTreeMap<String, String>,
+    /// Where it keeps what must survive a restart; none keeps everything in memory.
+    pub data_dir: Option<PathBuf>,
+    /// Where it listens and what it tells others.
+    pub addresses: Addresses,
+    /// Its ports.
+    pub ports: Ports,
+    /// How it finds the others.
+    pub join: Join,
+    /// Certificates for the server port, and of the peers there.
+    pub rpc_tls: TlsFiles,
+    /// Certificates for HTTPS.
+    pub https_tls: TlsFiles,
+    /// Access control.
+    pub acl: AclConfig,
+    /// A call between services that no intention speaks of is allowed.
+    pub default_intention_allow: bool,
+    /// DNS.
+    pub dns: DnsConfig,
+    /// Instances that this agent registers.
+    pub services: Vec<ServiceDefinition>,
+    /// Checks that this agent runs.
+    pub checks: Vec<CheckDefinition>,
+    /// How long an output that changed without its status may wait before it is told to the servers.
+    pub check_update_interval: Duration,
+    /// Logging.
+    pub log: LogConfig,
+    /// Timing.
+    pub performance: Performance,
+    /// Limits.
+    pub limits: Limits,
+    /// SIGTERM leaves the cluster on purpose.
+    pub leave_on_terminate: bool,
+    /// SIGINT does not leave the cluster on purpose.
+    pub skip_leave_on_interrupt: bool,
+    /// The leader removes servers that failed, once another has taken their place.
+    pub cleanup_dead_servers: bool,
+    /// The mesh is on.
+    pub connect_enabled: bool,
+    /// The web UI is asked for.
+    pub ui_enabled: bool,
+    /// A file that gets the process id.
+    pub pid_file: Option<PathBuf>,
+    /// The key that secrets in the replicated state are sealed with.
+    pub seal_key_file: Option<PathBuf>,
+    /// How pods prove who they are; read again at every login.
+    pub kubernetes_login_file: Option<PathBuf>,
+    /// A client's proof for its first certificate.
+    pub login_token_file: Option<PathBuf>,
+    /// What is allowed and worth a second look; for the log at every start.
+    pub warnings: Vec<String>,
+}
+
+/// Where an agent listens and what it tells others.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The server port and gossip listen here.
+    pub bind: IpAddr,
+    /// What others dial.
+    pub advertise: IpAddr,
+    /// `host:port` that other servers dial, when it is not `advertise` and the server port.
+    pub advertise_server: Option<String>,
+    /// Plain HTTP listens here; empty when it is off.
+    pub http: Vec<SocketAddr>,
+    /// HTTPS listens here; empty when it is off.
+    pub https: Vec<SocketAddr>,
+    /// DNS listens here; empty when it is off.
+    pub dns: Vec<SocketAddr>,
+}
+
+/// The ports of an agent; none is off, 0 lets the operating system choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Plain HTTP.
+    pub http: Option<u16>,
+    /// HTTPS.
+    pub https: Option<u16>,
+    /// DNS.
+    pub dns: Option<u16>,
+    /// Raft, RPC and login.
+    pub server: u16,
+    /// LAN gossip; told to others, not served yet.
+    pub serf_lan: u16,
+    /// WAN gossip; not served yet.
+    pub serf_wan: u16,
+}
+
+/// How an agent finds the servers.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// `host:port` of server ports: `server_addresses`, then the hosts of `retry_join` with our own server port.
+    pub servers: Vec<String>,
+    /// The entries of `retry_join` and `start_join` as they were written.
+    pub retry_join: Vec<String>,
+    /// Between two rounds over all of them.
+    pub retry_interval: Duration,
+    /// Rounds before the agent gives up; 0 for ever.
+    pub retry_max: u32,
+}
+
+/// Certificate files of one listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The authority that signs servers.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate chain.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// Clients must show a certificate.
+    pub verify_incoming: bool,
+}
+
+/// Access control.
+#[derive(Clone, Debug)]
+pub struct AclConfig {
+    /// Tokens are asked for.
+    pub enabled: bool,
+    /// What no rule speaks of is allowed.
+    pub default_allow: bool,
+    /// The token that may do everything, made at the first start.
+    pub initial_management: Option<Credential>,
+    /// Used where a request carries no token.
+    pub default_token: Credential,
+    /// Used for the agent's own node; the default token when absent.
+    pub agent_token: Credential,
+    /// Used for DNS; the default token when absent.
+    pub dns_token: Credential,
+}
+
+/// DNS answers.
+#[derive(Clone, Debug)]
+pub struct DnsConfig {
+    /// Our domain, with a dot at its end.
+    pub domain: String,
+    /// A second domain, with a dot at its end.
+    pub alt_domain: Option<String>,
+    /// Servers for every other domain.
+    pub recursors: Vec<SocketAddr>,
+    /// Time to live of nodes.
+    pub node_ttl: Duration,
+    /// Time to live of services by name; a name may end in `*`.
+    pub service_ttl: BTreeMap<String, Duration>,
+    /// Instances in state warning are left out.
+    pub only_passing: bool,
+    /// Any server may answer.
+    pub allow_stale: bool,
+    /// A cut answer says so.
+    pub enable_truncate: bool,
+    /// Answers in a plain UDP reply.
+    pub udp_answer_limit: usize,
+    /// Addresses in any reply; 0 for no limit but the transport's.
+    pub a_record_limit: usize,
+    /// The numbers of the SOA record.
+    pub soa: Soa,
+}
+
+/// The numbers of the SOA record, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Soa {
+    /// Refresh.
+    pub refresh: u32,
+    /// Retry.
+    pub retry: u32,
+    /// Expire.
+    pub expire: u32,
+    /// Minimum time to live, which is that of negative answers.
+    pub min_ttl: u32,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`.
+    pub level: String,
+    /// Lines are JSON objects.
+    pub json: bool,
+}
+
+/// Timing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Performance {
+    /// Scales raft's timers.
+    pub raft_multiplier: u32,
+    /// How long a request waits for a leader or a server before it fails.
+    pub rpc_hold_timeout: Duration,
+    /// How long a leaving agent goes on serving.
+    pub leave_drain_time: Duration,
+}
+
+/// Limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open HTTP connections of one client address.
+    pub http_max_conns_per_client: usize,
+    /// Bytes of the largest value in the key/value store.
+    pub kv_max_value_size: usize,
+}
+
+impl Config {
+    /// Reads every source that `flags` names, merges them in order, and validates the result.
+    ///
+    /// # Errors
+    /// Everything that is wrong in any of them.
+    pub fn load(flags: &Flags, host: &Host) -> Result<Self, ConfigErrors> {
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        let mut sources = source::read_all(flags, &mut problems);
+        sources.push(flags.as_source());
+        let mut merged = serde_json::Map::new();
+        for mut source in sources {
+            tree::rename(&mut source, &mut warnings);
+            tree::check(&mut source, &mut warnings, &mut problems);
+            tree::merge(&mut merged, source.root);
+        }
+        let built = build::build(&merged, flags.dev, host, &mut warnings, &mut problems);
+        match built {
+            Some(config) if problems.is_empty() => Ok(Self { warnings, ..config }),
+            _ => Err(ConfigErrors(problems)),
+        }
+    }
+
+    /// Whether the agent talks to its own machine only.
+    pub fn on_loopback(&self) -> bool {
+        self.addresses.bind.is_loopback()
+    }
+}

@@ -1,0 +1,543 @@
+//! From merged keys, whose kinds are right by now, to a validated configuration.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lictor_types::{Credential, NodeName};
+use serde_json::{Map, Value};
+
+use super::{
+    AclConfig, Addresses, Config, ConfigProblem, DnsConfig, Host, Join, Limits, LogConfig, Performance, Ports, Soa,
+    TlsFiles, join,
+};
+use crate::local::{CheckDefinition, ServiceDefinition};
+
+/// The largest value in the key/value store that may be configured: what one RPC message carries, with room around it.
+const KV_VALUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Builds the configuration and says what is wrong or doubtful in it. None only when something is wrong.
+pub(super) fn build(
+    root: &Map<String, Value>,
+    dev: bool,
+    host: &Host,
+    warnings: &mut Vec<String>,
+    problems: &mut Vec<ConfigProblem>,
+) -> Option<Config> {
+    let mut keys = Keys { root, warnings, problems };
+    let ports = ports(&mut keys, dev);
+    let server = keys.flag("server").unwrap_or(dev);
+    let addresses = addresses(&mut keys, dev, &ports, host);
+    let loopback = addresses.as_ref().is_none_or(|addresses| addresses.bind.is_loopback());
+    let acl = acl(&mut keys, loopback);
+    let default_intention_allow = keys.policy("default_intention_policy").unwrap_or(acl.default_allow);
+    let rpc_tls = tls(&mut keys, "internal_rpc");
+    let https_tls = tls(&mut keys, "https");
+    let datacenter = datacenter(&mut keys);
+    let node_name = node_name(&mut keys, host);
+    let node_id = node_id(&mut keys);
+    let config = Config {
+        server,
+        dev,
+        bootstrap_expect: bootstrap_expect(&mut keys, server, dev),
+        datacenter,
+        node_name: node_name?,
+        node_id,
+        node_meta: keys.text_map("node_meta"),
+        data_dir: data_dir(&mut keys, dev),
+        addresses: addresses?,
+        ports,
+        join: join_config(&mut keys, ports.server),
+        rpc_tls,
+        https_tls,
+        acl,
+        default_intention_allow,
+        dns: dns(&mut keys),
+        services: definitions(&mut keys, "services", ServiceDefinition::from_json),
+        checks: definitions(&mut keys, "checks", CheckDefinition::from_json),
+        check_update_interval: keys.duration("check_update_interval").unwrap_or(Duration::from_secs(300)),
+        log: log(&mut keys, dev),
+        performance: performance(&mut keys),
+        limits: limits(&mut keys),
+        leave_on_terminate: keys.flag("leave_on_terminate").unwrap_or(!server),
+        skip_leave_on_interrupt: keys.flag("skip_leave_on_interrupt").unwrap_or(server),
+        cleanup_dead_servers: keys.flag("autopilot.cleanup_dead_servers").unwrap_or(true),
+        connect_enabled: keys.flag("connect.enabled").unwrap_or(true),
+        ui_enabled: keys.flag("ui_config.enabled").unwrap_or(dev),
+        pid_file: keys.path("pid_file"),
+        seal_key_file: keys.path("seal_key_file"),
+        kubernetes_login_file: keys.path("login.kubernetes.config_file"),
+        login_token_file: keys.path("login_token_file"),
+        warnings: Vec::new(),
+    };
+    safety(&mut keys, &config);
+    Some(config)
+}
+
+/// The merged keys, and where to say what is wrong with them.
+struct Keys<'a> {
+    root: &'a Map<String, Value>,
+    warnings: &'a mut Vec<String>,
+    problems: &'a mut Vec<ConfigProblem>,
+}
+
+impl Keys<'_> {
+    fn get(&self, path: &str) -> Option<&Value> {
+        let mut names = path.split('.');
+        let first = self.root.get(names.next()?)?;
+        names.try_fold(first, |value, name| value.get(name))
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        self.get(path)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    fn path(&self, path: &str) -> Option<PathBuf> {
+        self.text(path).map(PathBuf::from)
+    }
+
+    fn flag(&self, path: &str) -> Option<bool> {
+        self.get(path)?.as_bool()
+    }
+
+    fn count(&self, path: &str) -> Option<u32> {
+        self.get(path)?.as_u64().map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    fn duration(&self, path: &str) -> Option<Duration> {
+        lictor_types::duration::parse(self.get(path)?.as_str()?).ok()
+    }
+
+    fn texts(&self, path: &str) -> Vec<String> {
+        let texts = self.get(path).and_then(Value::as_array);
+        texts.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    }
+
+    fn text_map(&self, path: &str) -> BTreeMap<String, String> {
+        let texts = self.get(path).and_then(Value::as_object);
+        texts.into_iter().flatten().filter_map(|(key, text)| Some((key.clone(), text.as_str()?.to_owned()))).collect()
+    }
+
+    fn credential(&self, path: &str) -> Option<Credential> {
+        self.text(path).map(Credential::new)
+    }
+
+    /// `allow` or `deny`.
+    fn policy(&mut self, path: &str) -> Option<bool> {
+        match self.text(path)?.as_str() {
+            "allow" => Some(true),
+            "deny" => Some(false),
+            other => {
+                self.invalid(format!("{path} {other:?} must be \"allow\" or \"deny\""));
+                None
+            }
+        }
+    }
+
+    fn invalid(&mut self, text: String) {
+        self.problems.push(ConfigProblem::Invalid(text));
+    }
+}
+
+fn ports(keys: &mut Keys<'_>, dev: bool) -> Ports {
+    let port = |name: &str, default: Option<u16>| match keys.get(&format!("ports.{name}")).and_then(Value::as_i64) {
+        None => default,
+        Some(port) => u16::try_from(port).ok(),
+    };
+    let (http, https, dns) = (port("http", Some(8500)), port("https", None), port("dns", Some(8600)));
+    let (serf_lan, serf_wan) = (port("serf_lan", Some(8301)), port("serf_wan", Some(8302)));
+    let server = port("server", Some(8300));
+    let grpc = [port("grpc", None), port("grpc_tls", None)].into_iter().any(|port| port.is_some());
+    if grpc && !dev {
+        keys.warnings.push("ports.grpc and ports.grpc_tls have no effect: the gRPC port is not served yet".into());
+    }
+    if server.is_none() {
+        keys.invalid("ports.server cannot be off: agents and servers speak through it".into());
+    }
+    let served = [http, https, dns, server, serf_lan].into_iter().flatten().filter(|port| *port != 0);
+    let mut seen = Vec::new();
+    for port in served {
+        if seen.contains(&port) {
+            keys.invalid(format!("port {port} is given to two of http, https, dns, server and serf_lan"));
+        }
+        seen.push(port);
+    }
+    Ports {
+        http,
+        https,
+        dns,
+        server: server.unwrap_or(8300),
+        serf_lan: serf_lan.unwrap_or(0),
+        serf_wan: serf_wan.unwrap_or(0),
+    }
+}
+
+fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Option<Addresses> {
+    let bind = match keys.text("bind_addr") {
+        None if dev => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Some(text) => one_address(keys, "bind_addr", &text)?,
+    };
+    let bind = if dev && !bind.is_loopback() {
+        keys.warnings.push(format!("-dev always binds loopback: bind_addr {bind} is not used"));
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        bind
+    };
+    let client = keys.text("client_addr").unwrap_or_else(|| "127.0.0.1".into());
+    let mut listeners = |name: &str, port: Option<u16>| -> Vec<SocketAddr> {
+        let key = format!("addresses.{name}");
+        let (key, text) = match keys.text(&key) {
+            Some(text) => (key, text),
+            None => ("client_addr".into(), client.clone()),
+        };
+        let Some(port) = port else { return Vec::new() };
+        text.split_whitespace()
+            .filter_map(|text| one_address(keys, &key, text))
+            .map(|address| SocketAddr::new(address, port))
+            .collect()
+    };
+    let http = listeners("http", ports.http);
+    let https = listeners("https", ports.https);
+    let dns = listeners("dns", ports.dns);
+    let advertise_server = keys.text("advertise_server_address");
+    if let Some(address) = &advertise_server
+        && let Err(problem) = join::check_server_address("advertise_server_address", address)
+    {
+        keys.invalid(problem);
+    }
+    let advertise = advertised(keys, bind, host)?;
+    Some(Addresses { bind, advertise, advertise_server, http, https, dns })
+}
+
+fn advertised(keys: &mut Keys<'_>, bind: IpAddr, host: &Host) -> Option<IpAddr> {
+    if let Some(text) = keys.text("advertise_addr") {
+        let address = one_address(keys, "advertise_addr", &text)?;
+        if address.is_unspecified() {
+            keys.invalid("Advertise address cannot be 0.0.0.0, :: or [::]".into());
+            return None;
+        }
+        return Some(address);
+    }
+    if !bind.is_unspecified() {
+        return Some(bind);
+    }
+    match host.private_addresses.as_slice() {
+        [address] => Some(IpAddr::V4(*address)),
+        [] => {
+            keys.invalid("No private IPv4 address found. Please configure one with 'bind' and/or 'advertise'.".into());
+            None
+        }
+        _ => {
+            keys.invalid(
+                "Multiple private IPv4 addresses found. Please configure one with 'bind' and/or 'advertise'.".into(),
+            );
+            None
+        }
+    }
+}
+
+fn one_address(keys: &mut Keys<'_>, key: &str, text: &str) -> Option<IpAddr> {
+    let reason = match text.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(address) => return Some(address),
+        Err(_) if text.starts_with("unix:") => "Unix sockets are not served yet",
+        Err(_) if text.contains("{{") => "templates are not served",
+        Err(_) if text == "localhost" => return Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Err(_) => "that is no IP address",
+    };
+    keys.invalid(format!("{key} {text:?}: {reason}; write an IP address, for example \"127.0.0.1\""));
+    None
+}
+
+fn acl(keys: &mut Keys<'_>, loopback: bool) -> AclConfig {
+    let enabled = keys.flag("acl.enabled").unwrap_or(!loopback);
+    // With ACLs off everything is allowed, whatever the policy says; readers of this field need not ask twice.
+    let default_allow = keys.policy("acl.default_policy").unwrap_or(loopback) || !enabled;
+    let default_token = keys.credential("acl.tokens.default").unwrap_or_default();
+    AclConfig {
+        enabled,
+        default_allow,
+        initial_management: keys.credential("acl.tokens.initial_management"),
+        agent_token: keys.credential("acl.tokens.agent").unwrap_or_else(|| default_token.clone()),
+        dns_token: keys.credential("acl.tokens.dns").unwrap_or_else(|| default_token.clone()),
+        default_token,
+    }
+}
+
+fn tls(keys: &mut Keys<'_>, listener: &str) -> TlsFiles {
+    let file = |name: &str| {
+        keys.path(&format!("tls.{listener}.{name}")).or_else(|| keys.path(&format!("tls.defaults.{name}")))
+    };
+    let (ca_file, cert_file, key_file) = (file("ca_file"), file("cert_file"), file("key_file"));
+    let verify_incoming = keys
+        .flag(&format!("tls.{listener}.verify_incoming"))
+        .or_else(|| keys.flag("tls.defaults.verify_incoming"))
+        .unwrap_or(false);
+    if cert_file.is_some() != key_file.is_some() {
+        keys.invalid(format!("tls.{listener}: cert_file and key_file go together; give both or neither"));
+    }
+    if verify_incoming && ca_file.is_none() {
+        keys.invalid(format!("tls.{listener}: verify_incoming set, and no CA certificate given in ca_file"));
+    }
+    TlsFiles { ca_file, cert_file, key_file, verify_incoming }
+}
+
+fn datacenter(keys: &mut Keys<'_>) -> String {
+    let datacenter = keys.text("datacenter").unwrap_or_else(|| "dc1".into()).to_ascii_lowercase();
+    if datacenter.len() > 63 || !datacenter.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+        keys.invalid(
+            "datacenter can only contain lowercase alphanumeric, - or _ characters, 63 of them at most.".into(),
+        );
+    }
+    if keys.text("primary_datacenter").is_some_and(|primary| !primary.eq_ignore_ascii_case(&datacenter)) {
+        keys.invalid(format!(
+            "primary_datacenter must be {datacenter:?}, or absent: replication between datacenters is not served yet"
+        ));
+    }
+    datacenter
+}
+
+fn node_name(keys: &mut Keys<'_>, host: &Host) -> Option<NodeName> {
+    let name = keys.text("node_name").unwrap_or_else(|| host.name.clone());
+    match NodeName::try_from(name.trim().to_owned()) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            keys.invalid(format!("node_name cannot be used: {error}; set node_name, or -node"));
+            None
+        }
+    }
+}
+
+fn node_id(keys: &mut Keys<'_>) -> Option<String> {
+    let id = keys.text("node_id")?.to_ascii_lowercase();
+    let parts: Vec<usize> = id.split('-').map(str::len).collect();
+    if parts != [8, 4, 4, 4, 12] || !id.chars().all(|c| c.is_ascii_hexdigit() || c == '-') {
+        keys.invalid(format!("node_id {id:?} must be a UUID, for example \"40e4a748-2192-161a-0510-9bf59fe950b5\""));
+    }
+    Some(id)
+}
+
+fn bootstrap_expect(keys: &mut Keys<'_>, server: bool, dev: bool) -> u32 {
+    let expect = keys.count("bootstrap_expect");
+    let bootstrap = keys.flag("bootstrap").unwrap_or(false);
+    if bootstrap && expect.is_some_and(|expect| expect > 0) {
+        keys.invalid("'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive".into());
+    }
+    let expect = expect.unwrap_or(u32::from(bootstrap || dev));
+    if expect > 0 && !server {
+        keys.invalid("'bootstrap' and 'bootstrap_expect' require 'server = true'".into());
+    }
+    match expect {
+        2 => keys.warnings.push("bootstrap_expect = 2: two servers cannot lose one without losing the quorum".into()),
+        4.. if expect.is_multiple_of(2) => keys.warnings.push(format!(
+            "bootstrap_expect = {expect} is an even number: it tolerates no more failures than one less"
+        )),
+        _ => {}
+    }
+    expect
+}
+
+fn data_dir(keys: &mut Keys<'_>, dev: bool) -> Option<PathBuf> {
+    let data_dir = keys.path("data_dir");
+    if dev {
+        return None;
+    }
+    if data_dir.is_none() {
+        keys.invalid("data_dir cannot be empty".into());
+    }
+    data_dir
+}
+
+fn join_config(keys: &mut Keys<'_>, server_port: u16) -> Join {
+    let mut servers = keys.texts("server_addresses");
+    for address in &servers {
+        if let Err(problem) = join::check_server_address("server_addresses", address) {
+            keys.problems.push(ConfigProblem::Invalid(problem));
+        }
+    }
+    let retry_join = keys.texts("retry_join");
+    for entry in &retry_join {
+        match join::server_address(entry, server_port) {
+            Ok(address) if servers.contains(&address) => {}
+            Ok(address) => servers.push(address),
+            Err(problem) => keys.invalid(problem),
+        }
+    }
+    Join {
+        servers,
+        retry_join,
+        retry_interval: keys.duration("retry_interval").unwrap_or(Duration::from_secs(30)),
+        retry_max: keys.count("retry_max").unwrap_or(0),
+    }
+}
+
+fn dns(keys: &mut Keys<'_>) -> DnsConfig {
+    let domain = |name: String| format!("{}.", name.trim_matches('.').to_ascii_lowercase());
+    let recursors = keys.texts("recursors");
+    let recursors = recursors.iter().filter_map(|text| recursor(keys, text)).collect();
+    let service_ttl = keys.text_map("dns_config.service_ttl");
+    DnsConfig {
+        domain: domain(keys.text("domain").unwrap_or_else(|| "consul".into())),
+        alt_domain: keys.text("alt_domain").map(domain),
+        recursors,
+        node_ttl: keys.duration("dns_config.node_ttl").unwrap_or_default(),
+        service_ttl: service_ttl
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, lictor_types::duration::parse(&text).ok()?)))
+            .collect(),
+        only_passing: keys.flag("dns_config.only_passing").unwrap_or(false),
+        allow_stale: keys.flag("dns_config.allow_stale").unwrap_or(true),
+        enable_truncate: keys.flag("dns_config.enable_truncate").unwrap_or(false),
+        udp_answer_limit: keys.count("dns_config.udp_answer_limit").unwrap_or(3) as usize,
+        a_record_limit: keys.count("dns_config.a_record_limit").unwrap_or(0) as usize,
+        soa: Soa {
+            refresh: keys.count("dns_config.soa.refresh").unwrap_or(3600),
+            retry: keys.count("dns_config.soa.retry").unwrap_or(600),
+            expire: keys.count("dns_config.soa.expire").unwrap_or(86400),
+            min_ttl: keys.count("dns_config.soa.min_ttl").unwrap_or(0),
+        },
+    }
+}
+
+fn recursor(keys: &mut Keys<'_>, text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address);
+    }
+    one_address(keys, "recursors", text).map(|address| SocketAddr::new(address, 53))
+}
+
+fn definitions<T>(keys: &mut Keys<'_>, key: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
+    let written = keys.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut definitions = Vec::new();
+    for (position, definition) in written.iter().enumerate() {
+        match parse(definition) {
+            Ok(definition) => definitions.push(definition),
+            Err(problem) => {
+                let name = definition.get("name").and_then(Value::as_str).unwrap_or("without a name");
+                keys.invalid(format!("{key}[{position}] ({name}): {problem}"));
+            }
+        }
+    }
+    definitions
+}
+
+fn log(keys: &mut Keys<'_>, dev: bool) -> LogConfig {
+    let level = keys
+        .text("log_level")
+        .map_or_else(|| if dev { "DEBUG" } else { "INFO" }.into(), |level| level.to_ascii_uppercase());
+    let level = match level.as_str() {
+        "ERR" => "ERROR".into(),
+        "WARNING" => "WARN".into(),
+        "TRACE" | "DEBUG" | "INFO" | "WARN" | "ERROR" => level,
+        _ => {
+            keys.invalid(format!("log_level {level:?} must be one of TRACE, DEBUG, INFO, WARN, ERROR"));
+            level
+        }
+    };
+    LogConfig { level, json: keys.flag("log_json").unwrap_or(false) }
+}
+
+fn performance(keys: &mut Keys<'_>) -> Performance {
+    let raft_multiplier = keys.count("performance.raft_multiplier").unwrap_or(1);
+    if !(1..=10).contains(&raft_multiplier) {
+        keys.invalid(format!("performance.raft_multiplier cannot be {raft_multiplier}. Must be between 1 and 10"));
+    }
+    Performance {
+        raft_multiplier,
+        rpc_hold_timeout: keys.duration("performance.rpc_hold_timeout").unwrap_or(Duration::from_secs(7)),
+        leave_drain_time: keys.duration("performance.leave_drain_time").unwrap_or(Duration::from_secs(5)),
+    }
+}
+
+fn limits(keys: &mut Keys<'_>) -> Limits {
+    let kv_max_value_size = keys.count("limits.kv_max_value_size").unwrap_or(512 * 1024);
+    if u64::from(kv_max_value_size) > KV_VALUE_BYTES_MAX {
+        keys.invalid(format!("limits.kv_max_value_size {kv_max_value_size} is more than {KV_VALUE_BYTES_MAX}"));
+    }
+    Limits {
+        http_max_conns_per_client: keys.count("limits.http_max_conns_per_client").unwrap_or(200) as usize,
+        kv_max_value_size: kv_max_value_size as usize,
+    }
+}
+
+/// What is not safe is refused, or spelled out by the user and warned about.
+fn safety(keys: &mut Keys<'_>, config: &Config) {
+    let loopback = config.addresses.bind.is_loopback();
+    for key in ["enable_script_checks", "enable_local_script_checks"] {
+        if keys.flag(key) == Some(true) {
+            keys.invalid(format!(
+                "{key}: script checks are not served yet; leave it out and use HTTP, TCP or TTL checks"
+            ));
+        }
+    }
+    let plain = config.addresses.http.iter().filter(|listener| !listener.ip().is_loopback());
+    let plain: Vec<String> = plain.map(SocketAddr::to_string).collect();
+    if !plain.is_empty() {
+        let plain = plain.join(", ");
+        if config.acl.enabled || config.dev {
+            keys.warnings.push(format!("plain HTTP is served beyond loopback on {plain}: tokens travel in the clear"));
+        } else {
+            keys.invalid(format!(
+                "plain HTTP beyond loopback ({plain}) needs ACLs: set acl.enabled = true, or addresses.http to 127.0.0.1"
+            ));
+        }
+    }
+    if !config.addresses.https.is_empty() && config.https_tls.cert_file.is_none() && !loopback {
+        keys.invalid("ports.https is on: give tls.https or tls.defaults a cert_file and a key_file".into());
+    }
+    if loopback {
+        if !config.acl.enabled {
+            keys.warnings.push(
+                "bound to loopback: ACLs are off, as Consul's defaults are; set acl.enabled to turn them on".into(),
+            );
+        }
+        return;
+    }
+    if !config.acl.enabled {
+        keys.warnings
+            .push("acl.enabled = false beyond loopback: everybody who reaches this agent may do everything".into());
+    } else if config.acl.default_allow {
+        keys.warnings.push("acl.default_policy = \"allow\" beyond loopback: what no rule speaks of is allowed".into());
+    }
+    if config.server {
+        server_material(keys, config);
+    } else {
+        client_material(keys, config);
+    }
+}
+
+fn server_material(keys: &mut Keys<'_>, config: &Config) {
+    if config.rpc_tls.ca_file.is_none() || config.rpc_tls.cert_file.is_none() {
+        keys.invalid(format!(
+            "a server beyond loopback needs tls.defaults.ca_file, cert_file and key_file; make them with\n  \
+             lictor tls ca create\n  lictor tls cert create -server -dc {}",
+            config.datacenter
+        ));
+    }
+    if config.seal_key_file.is_none() {
+        keys.invalid(
+            "a server beyond loopback needs seal_key_file: 32 random bytes in base64, the same on every server of the \
+             datacenter; make it with\n  head -c 32 /dev/urandom | base64 > seal.key"
+                .into(),
+        );
+    }
+}
+
+fn client_material(keys: &mut Keys<'_>, config: &Config) {
+    if config.rpc_tls.ca_file.is_none() {
+        keys.invalid(
+            "a client beyond loopback needs tls.defaults.ca_file, the authority that signs the servers".into(),
+        );
+    }
+    if config.rpc_tls.cert_file.is_none() && config.login_token_file.is_none() {
+        keys.invalid(
+            "a client beyond loopback needs a proof for its first certificate: set login_token_file to a file with what \
+             `lictor join-token create` printed, or give it a cert_file and a key_file in tls.defaults"
+                .into(),
+        );
+    }
+    if config.join.servers.is_empty() {
+        keys.warnings.push("no servers are named: set retry_join or server_addresses".into());
+    }
+}

@@ -1,0 +1,145 @@
+//! Every key that has an effect, with the kind of its value.
+
+/// The kind of a value.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// A text.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number from 0.
+    Count,
+    /// A port; -1 is off.
+    Port,
+    /// A Go duration.
+    Duration,
+    /// Texts, or one text.
+    Texts,
+    /// Texts by name.
+    TextMap,
+    /// Durations by name.
+    DurationMap,
+    /// Keys of its own.
+    Object(&'static [(&'static str, Kind)]),
+    /// Definitions of services or checks; looked at when they are built.
+    Definitions,
+}
+
+use Kind::{Count, Definitions, Duration, DurationMap, Flag, Object, Port, Text, TextMap, Texts};
+
+const TLS: Kind = Object(&[
+    ("ca_file", Text),
+    ("cert_file", Text),
+    ("key_file", Text),
+    ("verify_incoming", Flag),
+    ("verify_outgoing", Flag),
+    ("verify_server_hostname", Flag),
+]);
+
+/// The root.
+pub(super) const KEYS: &[(&str, Kind)] = &[
+    (
+        "acl",
+        Object(&[
+            ("default_policy", Text),
+            ("enabled", Flag),
+            ("tokens", Object(&[("agent", Text), ("default", Text), ("dns", Text), ("initial_management", Text)])),
+        ]),
+    ),
+    ("addresses", Object(&[("dns", Text), ("http", Text), ("https", Text)])),
+    ("advertise_addr", Text),
+    ("advertise_server_address", Text),
+    ("alt_domain", Text),
+    ("autopilot", Object(&[("cleanup_dead_servers", Flag)])),
+    ("bind_addr", Text),
+    ("bootstrap", Flag),
+    ("bootstrap_expect", Count),
+    ("check_update_interval", Duration),
+    ("checks", Definitions),
+    ("client_addr", Text),
+    ("connect", Object(&[("enabled", Flag)])),
+    ("data_dir", Text),
+    ("datacenter", Text),
+    ("default_intention_policy", Text),
+    (
+        "dns_config",
+        Object(&[
+            ("a_record_limit", Count),
+            ("allow_stale", Flag),
+            ("enable_truncate", Flag),
+            ("node_ttl", Duration),
+            ("only_passing", Flag),
+            ("service_ttl", DurationMap),
+            ("soa", Object(&[("expire", Count), ("min_ttl", Count), ("refresh", Count), ("retry", Count)])),
+            ("udp_answer_limit", Count),
+        ]),
+    ),
+    ("domain", Text),
+    ("enable_local_script_checks", Flag),
+    ("enable_script_checks", Flag),
+    ("leave_on_terminate", Flag),
+    ("limits", Object(&[("http_max_conns_per_client", Count), ("kv_max_value_size", Count)])),
+    ("log_json", Flag),
+    ("log_level", Text),
+    ("login", Object(&[("kubernetes", Object(&[("config_file", Text)]))])),
+    ("login_token_file", Text),
+    ("node_id", Text),
+    ("node_meta", TextMap),
+    ("node_name", Text),
+    (
+        "performance",
+        Object(&[("leave_drain_time", Duration), ("raft_multiplier", Count), ("rpc_hold_timeout", Duration)]),
+    ),
+    ("pid_file", Text),
+    (
+        "ports",
+        Object(&[
+            ("dns", Port),
+            ("grpc", Port),
+            ("grpc_tls", Port),
+            ("http", Port),
+            ("https", Port),
+            ("serf_lan", Port),
+            ("serf_wan", Port),
+            ("server", Port),
+        ]),
+    ),
+    ("primary_datacenter", Text),
+    ("recursors", Texts),
+    ("retry_interval", Duration),
+    ("retry_join", Texts),
+    ("retry_max", Count),
+    ("seal_key_file", Text),
+    ("server", Flag),
+    ("server_addresses", Texts),
+    ("services", Definitions),
+    ("skip_leave_on_interrupt", Flag),
+    ("tls", Object(&[("defaults", TLS), ("https", TLS), ("internal_rpc", TLS)])),
+    ("ui_config", Object(&[("enabled", Flag)])),
+];
+
+/// Old names of keys, and where each lives now.
+pub(super) const RENAMED: &[(&str, &str)] = &[
+    ("acl_agent_token", "acl.tokens.agent"),
+    ("acl_default_policy", "acl.default_policy"),
+    ("acl_down_policy", "acl.down_policy"),
+    ("acl_master_token", "acl.tokens.initial_management"),
+    ("acl_token", "acl.tokens.default"),
+    ("acl.tokens.master", "acl.tokens.initial_management"),
+    ("ca_file", "tls.defaults.ca_file"),
+    ("ca_path", "tls.defaults.ca_path"),
+    ("cert_file", "tls.defaults.cert_file"),
+    ("key_file", "tls.defaults.key_file"),
+    ("start_join", "retry_join"),
+    ("tls_cipher_suites", "tls.defaults.tls_cipher_suites"),
+    ("tls_min_version", "tls.defaults.tls_min_version"),
+    ("ui", "ui_config.enabled"),
+    ("verify_incoming", "tls.defaults.verify_incoming"),
+    ("verify_incoming_https", "tls.https.verify_incoming"),
+    ("verify_incoming_rpc", "tls.internal_rpc.verify_incoming"),
+    ("verify_outgoing", "tls.defaults.verify_outgoing"),
+    ("verify_server_hostname", "tls.internal_rpc.verify_server_hostname"),
+];
+
+/// Keys that are the singular of a list: one definition, or several blocks of that name.
+pub(super) const SINGULAR: &[(&str, &str)] = &[("check", "checks"), ("service", "services")];

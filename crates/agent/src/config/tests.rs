@@ -1,0 +1,213 @@
+//! Whole configurations, from files and flags to the result or to everything that is wrong.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use super::*;
+
+fn host() -> Host {
+    Host { name: "machine".into(), private_addresses: vec![Ipv4Addr::new(10, 0, 0, 7)] }
+}
+
+fn load(fragments: &[&str]) -> Result<Config, ConfigErrors> {
+    let fragments = fragments.iter().map(|&fragment| fragment.to_owned()).collect();
+    Config::load(&Flags { fragments, ..Flags::default() }, &host())
+}
+
+fn complaints(fragments: &[&str]) -> String {
+    load(fragments).expect_err("this configuration has mistakes").to_string()
+}
+
+const LOOPBACK: &str = r#"bind_addr = "127.0.0.1" data_dir = "/data""#;
+
+#[test]
+fn on_loopback_absent_keys_mean_what_they_mean_in_consul() {
+    let config = load(&["bind_addr = \"127.0.0.1\"\ndata_dir = \"/data\""]).unwrap();
+    assert!(!config.acl.enabled && config.acl.default_allow && config.default_intention_allow);
+    assert_eq!(config.node_name.as_str(), "machine");
+    assert_eq!(config.addresses.http, ["127.0.0.1:8500".parse().unwrap()]);
+    assert!(config.addresses.https.is_empty());
+    assert_eq!((config.ports.server, config.ports.dns), (8300, Some(8600)));
+    assert!(config.leave_on_terminate && !config.skip_leave_on_interrupt);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+}
+
+#[test]
+fn beyond_loopback_absent_keys_mean_the_safe_choice() {
+    let config = load(&[r#"
+        data_dir = "/data"
+        login_token_file = "/token"
+        retry_join = ["server-0:8301"]
+        tls { defaults { ca_file = "/ca.crt" } }
+    "#])
+    .unwrap();
+    assert!(config.acl.enabled && !config.acl.default_allow && !config.default_intention_allow);
+    assert_eq!(config.addresses.advertise.to_string(), "10.0.0.7");
+    assert_eq!(config.join.servers, ["server-0:8300"]);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_server_beyond_loopback_without_its_material_is_told_how_to_make_it() {
+    let text = complaints(&["data_dir = \"/data\"\nserver = true\nbootstrap_expect = 3"]);
+    assert!(text.contains("lictor tls ca create") && text.contains("seal_key_file"), "{text}");
+}
+
+#[test]
+fn what_is_less_safe_must_be_written_and_is_warned_about() {
+    let config = load(&[r#"
+        data_dir = "/data"
+        client_addr = "0.0.0.0"
+        acl { enabled = true, default_policy = "allow" }
+        login_token_file = "/token"
+        retry_join = ["s"]
+        tls { defaults { ca_file = "/ca.crt" } }
+    "#])
+    .unwrap();
+    assert!(config.warnings.iter().any(|warning| warning.contains("plain HTTP")), "{:?}", config.warnings);
+    assert!(config.warnings.iter().any(|warning| warning.contains("default_policy")), "{:?}", config.warnings);
+    let text = complaints(&["bind_addr = \"127.0.0.1\"\ndata_dir = \"/data\"\nclient_addr = \"0.0.0.0\""]);
+    assert!(text.contains("acl.enabled = true"), "{text}");
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_place() {
+    let text = complaints(&[
+        "bind_addr = \"127.0.0.1\"\ndatacentre = \"x\"\nports { htpp = 1 }",
+        "server = \"maybe\"\ndns_config { node_ttl = \"5\" }\nlog_level = \"loud\"",
+    ]);
+    for part in [
+        "-hcl fragment 1: invalid config key datacentre; the nearest known key is datacenter",
+        "-hcl fragment 1: invalid config key ports.htpp; the nearest known key is ports.http",
+        "-hcl fragment 2: server must be true or false, not \"maybe\"",
+        "-hcl fragment 2: dns_config.node_ttl must be a duration",
+        "log_level \"LOUD\" must be one of",
+        "data_dir cannot be empty",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn later_sources_replace_scalars_append_lists_and_merge_maps() {
+    let flags = Flags {
+        fragments: vec![
+            "bind_addr = \"127.0.0.1\"\ndata_dir = \"/a\"\nretry_join = [\"a\"]\nnode_meta { x = \"1\", y = \"1\" }" .into(),
+            "data_dir = \"/b\"\nretry_join = [\"b\"]\nnode_meta { y = \"2\" }\nservice { name = \"one\" }\nservice { name = \"two\" }".into(),
+            "service { name = \"three\" }\nservices = [{ name = \"four\" }]".into(),
+        ],
+        data_dir: Some("/flag".into()),
+        http_port: Some(-1),
+        ..Flags::default()
+    };
+    let config = Config::load(&flags, &host()).unwrap();
+    assert_eq!(config.data_dir, Some(PathBuf::from("/flag")));
+    assert_eq!(config.join.servers, ["a:8300", "b:8300"]);
+    assert_eq!((config.node_meta["x"].as_str(), config.node_meta["y"].as_str()), ("1", "2"));
+    let mut names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["four", "one", "three", "two"]);
+    assert!(config.addresses.http.is_empty());
+}
+
+#[test]
+fn files_are_read_in_lexical_order_by_their_extension() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("20-b.json", r#"{"datacenter": "dc2", "tls": [{"defaults": [{"ca_file": "/ca"}]}]}"#);
+    write("10-a.hcl", "bind_addr = \"127.0.0.1\"\ndatacenter = \"dc1\"\ndata_dir = \"/data\"");
+    write("30.txt", "not a configuration");
+    std::fs::create_dir(directory.path().join("sub.json")).unwrap();
+    let flags = Flags { config_paths: vec![directory.path().into()], ..Flags::default() };
+    let config = Config::load(&flags, &host()).unwrap();
+    assert_eq!(config.datacenter, "dc2");
+    assert_eq!(config.rpc_tls.ca_file, Some(PathBuf::from("/ca")));
+    let flags = Flags { config_paths: vec![directory.path().join("30.txt")], ..Flags::default() };
+    let errors = Config::load(&flags, &host()).unwrap_err().to_string();
+    assert!(errors.contains("Missing or invalid file extension"), "{errors}");
+}
+
+#[test]
+fn the_agent_of_dev_is_a_server_on_loopback_that_keeps_nothing() {
+    let flags = Flags {
+        dev: true,
+        client: Some("0.0.0.0".into()),
+        bind: Some("10.0.0.7".into()),
+        data_dir: Some("/x".into()),
+        ..Flags::default()
+    };
+    let config = Config::load(&flags, &host()).unwrap();
+    assert!(config.server && config.on_loopback() && config.data_dir.is_none() && config.ui_enabled);
+    assert_eq!((config.bootstrap_expect, config.log.level.as_str()), (1, "DEBUG"));
+    assert_eq!(config.addresses.http, ["0.0.0.0:8500".parse().unwrap()]);
+    assert!(config.warnings.iter().any(|warning| warning.contains("always binds loopback")), "{:?}", config.warnings);
+}
+
+#[test]
+fn old_names_work_and_are_warned_about() {
+    let config = load(&[
+        LOOPBACK,
+        "start_join = [\"a\"]\nca_file = \"/ca\"\nacl_master_token = \"root\"\nverify_incoming = true\nencrypt = \"x\"",
+    ])
+    .unwrap();
+    assert_eq!(config.join.servers, ["a:8300"]);
+    assert_eq!(config.rpc_tls.ca_file, Some(PathBuf::from("/ca")));
+    assert!(config.rpc_tls.verify_incoming);
+    assert_eq!(config.acl.initial_management.unwrap().secret, "root");
+    assert!(config.warnings.iter().any(|warning| warning.contains("start_join is an old name, write retry_join")));
+    assert!(config.warnings.iter().any(|warning| warning.contains("encrypt has no effect")), "{:?}", config.warnings);
+}
+
+#[test]
+fn what_is_not_served_is_refused_plainly() {
+    for (fragment, part) in [
+        ("enable_script_checks = true", "script checks are not served yet"),
+        ("retry_join = [\"provider=aws tag_key=x\"]", "cloud auto-join is not served"),
+        ("addresses { http = \"unix:///run/x\" }", "Unix sockets are not served yet"),
+        ("bind_addr = \"{{ GetPrivateIP }}\"", "templates are not served"),
+        ("service { name = \"a\"\nconnect { sidecar_service {} } }", "Connect.SidecarService is not served"),
+        ("check { name = \"a\"\ngrpc = \"x:1\"\ninterval = \"1s\" }", "gRPC checks are not served yet"),
+        ("server_addresses = [\"server-0\"]", "must be host:port"),
+    ] {
+        let text = complaints(&[LOOPBACK, fragment]);
+        assert!(text.contains(part), "{fragment}: {text}");
+    }
+}
+
+#[test]
+fn the_files_of_a_server_pod_are_a_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = r#"{"server":true,"datacenter":"dc1","bootstrap_expect":3,"bind_addr":"0.0.0.0","client_addr":"127.0.0.1",
+        "addresses":{"https":"0.0.0.0"},"ports":{"http":8500,"https":8501,"dns":8600,"server":8300},
+        "server_addresses":["n-server-0.n-server.ns.svc.cluster.local:8300"],
+        "tls":{"defaults":{"ca_file":"/t/ca.crt","cert_file":"/t/tls.crt","key_file":"/t/tls.key"}},
+        "seal_key_file":"/lictor/seal/seal.key","acl":{"enabled":true,"default_policy":"deny"},
+        "login":{"kubernetes":{"config_file":"/lictor/login/kubernetes-login.json"}},
+        "autopilot":{"cleanup_dead_servers":false},"leave_on_terminate":false}"#;
+    std::fs::write(directory.path().join("server.json"), server).unwrap();
+    std::fs::write(directory.path().join("acl.json"), r#"{"acl":{"tokens":{"initial_management":"u"}}}"#).unwrap();
+    std::fs::write(directory.path().join("token"), "u").unwrap();
+    let flags = Flags {
+        config_paths: vec![directory.path().into()],
+        data_dir: Some("/lictor/data".into()),
+        node: Some("n-server-0".into()),
+        advertise: Some("10.1.2.3".into()),
+        advertise_server_address: Some("n-server-0.n-server.ns.svc.cluster.local:8300".into()),
+        ..Flags::default()
+    };
+    let config = Config::load(&flags, &Host::default()).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.addresses.https, ["0.0.0.0:8501".parse().unwrap()]);
+    assert!(config.acl.enabled && !config.cleanup_dead_servers && !config.leave_on_terminate);
+    assert_eq!(config.kubernetes_login_file, Some(PathBuf::from("/lictor/login/kubernetes-login.json")));
+}
+
+#[test]
+fn no_key_is_both_taken_and_without_effect() {
+    let mut seen = std::collections::BTreeSet::new();
+    for entry in WITHOUT_EFFECT {
+        assert!(seen.insert(entry.key), "{} is there twice", entry.key);
+        assert!(!keys::KEYS.iter().any(|(name, _)| *name == entry.key), "{} has an effect", entry.key);
+        assert!(!entry.reason.is_empty());
+    }
+}

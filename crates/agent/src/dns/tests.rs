@@ -1,0 +1,253 @@
+//! Questions and their answers, in front of a double of the waist.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Asked, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use lictor_runtime::Tasks;
+use lictor_types::service::{ConnectProxy, ServiceConnect, Weights};
+use lictor_types::{Answer, CheckServiceNode, CheckStatus, HealthCheck, Index, Node, NodeService, Query, Refusal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::resolve::{Transport, Zones, reply};
+use super::{DnsListener, serve};
+use crate::http::double::{Double, agent, at};
+
+fn node(name: &str, address: &str) -> Node {
+    Node {
+        id: String::new(),
+        name: name.parse().unwrap(),
+        address: address.into(),
+        datacenter: "dc1".into(),
+        tagged_addresses: BTreeMap::new(),
+        meta: BTreeMap::from([("rack".to_owned(), "r=1".to_owned())]),
+        create_index: Index(1),
+        modify_index: Index(1),
+    }
+}
+
+/// An instance of `web` on a node, with its own address unless that is empty.
+fn row(name: &str, node_address: &str, own: &str, status: CheckStatus) -> CheckServiceNode {
+    CheckServiceNode {
+        node: node(name, node_address),
+        service: NodeService {
+            kind: String::new(),
+            id: None,
+            name: "web".parse().unwrap(),
+            tags: Vec::new(),
+            address: own.into(),
+            tagged_addresses: BTreeMap::new(),
+            meta: BTreeMap::new(),
+            port: 80,
+            socket_path: String::new(),
+            weights: Weights { passing: 3, warning: 2 },
+            enable_tag_override: false,
+            proxy: ConnectProxy::default(),
+            connect: ServiceConnect::default(),
+            peer_name: String::new(),
+            create_index: Index(1),
+            modify_index: Index(1),
+        },
+        checks: vec![HealthCheck::new("c".parse().unwrap(), "c", status, "")],
+    }
+}
+
+struct Door {
+    double: Arc<Double>,
+    fragment: &'static str,
+}
+
+impl Door {
+    fn with(answer: Answer) -> Self {
+        Self { double: Double::answering(at(5, answer)), fragment: "" }
+    }
+
+    fn of_instances(rows: Vec<CheckServiceNode>) -> Self {
+        Self::with(Answer::CheckServiceNodes(rows))
+    }
+
+    async fn send(&self, request: &Message, transport: Transport) -> Message {
+        let agent = agent(&self.double, self.fragment);
+        let bytes = reply(&agent, &Zones::of(&agent), &request.to_vec().unwrap(), transport).await.unwrap();
+        Message::from_vec(&bytes).unwrap()
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Message {
+        self.send(&question(name, kind), Transport::Udp).await
+    }
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut request = Message::new(77, MessageType::Query, OpCode::Query);
+    request.metadata.recursion_desired = true;
+    request.add_query(Asked::query(Name::from_ascii(name).unwrap(), kind));
+    request
+}
+
+/// Records as `name type data`, in order of their text.
+fn texts(records: &[Record]) -> Vec<String> {
+    let mut texts: Vec<String> =
+        records.iter().map(|record| format!("{} {} {}", record.name, record.record_type(), record.data)).collect();
+    texts.sort();
+    texts
+}
+
+#[tokio::test]
+async fn instances_are_answered_without_the_critical_ones() {
+    let door = Door::of_instances(vec![
+        row("a", "10.0.0.1", "", CheckStatus::Passing),
+        row("b", "10.0.0.2", "10.9.0.2", CheckStatus::Warning),
+        row("c", "10.0.0.3", "", CheckStatus::Critical),
+        row("d", "10.0.0.4", "10.0.0.1", CheckStatus::Passing),
+    ]);
+    let got = door.ask("Web.service.consul.", RecordType::A).await;
+    assert_eq!(texts(&got.answers), ["Web.service.consul. A 10.0.0.1", "Web.service.consul. A 10.9.0.2"]);
+    assert!(got.metadata.authoritative && got.metadata.recursion_desired && !got.metadata.recursion_available);
+    assert_eq!((got.metadata.id, got.answers[0].ttl), (77, 0));
+    let strict =
+        Door { fragment: "dns_config {\n only_passing = true\n service_ttl = { \"w*\" = \"9s\" }\n}\n", ..door };
+    let got = strict.ask("web.service.consul.", RecordType::A).await;
+    assert_eq!((texts(&got.answers).len(), got.answers[0].ttl), (1, 9));
+    let Query::HealthService(asked) = &strict.double.asked.lock().reads[0].1 else { panic!("not a service query") };
+    assert_eq!(asked.service.as_str(), "web");
+}
+
+#[tokio::test]
+async fn locations_name_the_node_or_the_address_and_bring_the_address_along() {
+    let door = Door::of_instances(vec![
+        row("a.b", "10.0.0.1", "", CheckStatus::Passing),
+        row("b", "10.0.0.2", "10.9.0.2", CheckStatus::Warning),
+        row("c", "10.0.0.3", "db.example.com", CheckStatus::Passing),
+    ]);
+    let got = door.ask("_web._tcp.service.consul.", RecordType::SRV).await;
+    assert_eq!(
+        texts(&got.answers),
+        [
+            "_web._tcp.service.consul. SRV 1 2 80 0a090002.addr.dc1.consul.",
+            "_web._tcp.service.consul. SRV 1 3 80 a.b.node.dc1.consul.",
+            "_web._tcp.service.consul. SRV 1 3 80 db.example.com.",
+        ]
+    );
+    assert_eq!(texts(&got.additionals), ["0a090002.addr.dc1.consul. A 10.9.0.2", "a.b.node.dc1.consul. A 10.0.0.1"]);
+    let got = door.ask("v1.web.service.consul.", RecordType::A).await;
+    assert!(got.answers.len() >= 2, "{got:?}");
+    let Query::HealthService(asked) = door.double.asked.lock().reads.pop().unwrap().1 else { panic!("another query") };
+    assert_eq!(asked.tags, ["v1"]);
+}
+
+#[tokio::test]
+async fn names_that_are_not_there_and_types_that_are_not_there_differ() {
+    let nobody = Door::of_instances(vec![row("c", "10.0.0.3", "", CheckStatus::Critical)]);
+    for name in ["web.service.consul.", "web.service.dc9.consul.", "consul.", "x.y.consul."] {
+        let got = nobody.ask(name, RecordType::A).await;
+        assert_eq!(got.metadata.response_code, ResponseCode::NXDomain, "{name}");
+        assert!(got.answers.is_empty() && got.authorities[0].record_type() == RecordType::SOA, "{name}");
+    }
+    let door = Door::of_instances(vec![row("a", "10.0.0.1", "", CheckStatus::Passing)]);
+    let got = door.ask("web.service.consul.", RecordType::AAAA).await;
+    assert_eq!((got.metadata.response_code, got.answers.len()), (ResponseCode::NoError, 0));
+    assert_eq!(got.authorities[0].record_type(), RecordType::SOA);
+    assert_eq!(door.ask("web.example.com.", RecordType::A).await.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(door.ask("web.service.consul.", RecordType::AXFR).await.metadata.response_code, ResponseCode::NotImp);
+}
+
+#[tokio::test]
+async fn a_node_brings_its_meta_along() {
+    let door = Door::with(Answer::Node(Some(node("a", "10.0.0.1"))));
+    let got = door.ask("a.node.consul.", RecordType::A).await;
+    assert_eq!(texts(&got.answers), ["a.node.consul. A 10.0.0.1"]);
+    assert_eq!(texts(&got.additionals), ["a.node.consul. TXT rack=r=1"]);
+    let text = door.ask("a.node.dc1.consul.", RecordType::TXT).await;
+    assert_eq!(texts(&text.answers), ["a.node.dc1.consul. TXT rack=r=1"]);
+    let none = door.ask("a.node.consul.", RecordType::AAAA).await;
+    assert_eq!(
+        (none.metadata.response_code, none.answers.len(), none.authorities.len()),
+        (ResponseCode::NoError, 0, 0)
+    );
+    let all = door.ask("a.node.consul.", RecordType::ANY).await;
+    assert_eq!(all.answers.len(), 2);
+    let alias = Door::with(Answer::Node(Some(node("a", "host.example.com"))));
+    let got = alias.ask("a.node.consul.", RecordType::A).await;
+    assert_eq!(texts(&got.answers), ["a.node.consul. CNAME host.example.com."]);
+    let absent = Door::with(Answer::Node(None)).ask("zz.node.consul.", RecordType::A).await;
+    assert_eq!(absent.metadata.response_code, ResponseCode::NXDomain);
+    let hex = door.ask("0a000001.addr.dc1.consul.", RecordType::A).await;
+    assert_eq!(texts(&hex.answers), ["0a000001.addr.dc1.consul. A 10.0.0.1"]);
+}
+
+#[tokio::test]
+async fn the_zone_names_its_servers() {
+    let door = Door::of_instances(vec![row("s1", "10.0.0.1", "", CheckStatus::Passing)]);
+    let got = door.ask("anything.consul.", RecordType::SOA).await;
+    let RData::SOA(soa) = &got.answers[0].data else { panic!("{got:?}") };
+    assert_eq!((soa.mname.to_string().as_str(), soa.refresh, soa.minimum), ("ns.consul.", 3600, 0));
+    assert_eq!(texts(&got.authorities), ["consul. NS s1.node.dc1.consul."]);
+    assert_eq!(texts(&got.additionals), ["s1.node.dc1.consul. A 10.0.0.1"]);
+    let got = door.ask("consul.", RecordType::NS).await;
+    assert_eq!(texts(&got.answers), ["consul. NS s1.node.dc1.consul."]);
+}
+
+#[tokio::test]
+async fn a_small_reply_has_few_answers_and_a_large_one_all() {
+    let rows = (1..=20).map(|n| row(&format!("n{n}"), &format!("10.0.0.{n}"), "", CheckStatus::Passing)).collect();
+    let door = Door { fragment: "dns_config {\n enable_truncate = true\n}\n", ..Door::of_instances(rows) };
+    let plain = door.ask("web.service.consul.", RecordType::A).await;
+    assert_eq!((plain.answers.len(), plain.metadata.truncation), (3, true));
+    let mut wide = question("web.service.consul.", RecordType::A);
+    let mut edns = Edns::new();
+    edns.set_max_payload(1232);
+    wide.set_edns(edns);
+    let got = door.send(&wide, Transport::Udp).await;
+    assert_eq!((got.answers.len(), got.metadata.truncation), (20, false));
+    assert_eq!(got.edns.unwrap().max_payload(), 1232);
+    assert_eq!(door.send(&question("web.service.consul.", RecordType::A), Transport::Tcp).await.answers.len(), 20);
+}
+
+#[tokio::test]
+async fn what_goes_wrong_has_its_code() {
+    let door = Door { double: Double::answering(Err(Refusal::no_leader())), fragment: "" };
+    let code = |message: Message| message.metadata.response_code;
+    assert_eq!(code(door.ask("web.service.consul.", RecordType::A).await), ResponseCode::ServFail);
+    *door.double.reads.lock() = vec![Err(Refusal::acl_not_found())];
+    assert_eq!(code(door.ask("web.service.consul.", RecordType::A).await), ResponseCode::NXDomain);
+    let agent = agent(&door.double, "");
+    let zones = Zones::of(&agent);
+    let mut cut = question("web.service.consul.", RecordType::A).to_vec().unwrap();
+    cut.truncate(20);
+    let answered = reply(&agent, &zones, &cut, Transport::Udp).await.unwrap();
+    assert_eq!(code(Message::from_vec(&answered).unwrap()), ResponseCode::FormErr);
+    assert_eq!(reply(&agent, &zones, &cut[..11], Transport::Udp).await, None);
+    let response = Message::response(1, OpCode::Query).to_vec().unwrap();
+    assert_eq!(reply(&agent, &zones, &response, Transport::Udp).await, None);
+    let mut two = question("a.node.consul.", RecordType::A);
+    two.add_query(Asked::query(Name::from_ascii("b.node.consul.").unwrap(), RecordType::A));
+    assert_eq!(code(door.send(&two, Transport::Udp).await), ResponseCode::FormErr);
+}
+
+#[tokio::test]
+async fn both_transports_answer_on_one_port() {
+    let tasks = Tasks::new();
+    let double = Double::answering(at(5, Answer::Node(Some(node("a", "10.0.0.1")))));
+    let listener = DnsListener::bind(([127, 0, 0, 1], 0).into(), 2).await.unwrap();
+    let address = listener.local_address().unwrap();
+    assert!(DnsListener::bind(address, 1).await.is_err(), "a port in use was taken twice");
+    serve(vec![listener], &agent(&double, ""), &tasks);
+    let request = question("a.node.consul.", RecordType::A).to_vec().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(&request, address).await.unwrap();
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer).await.unwrap();
+    assert_eq!(texts(&Message::from_vec(&buffer[..length]).unwrap().answers), ["a.node.consul. A 10.0.0.1"]);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        stream.write_u16(request.len() as u16).await.unwrap();
+        stream.write_all(&request).await.unwrap();
+        let mut bytes = vec![0; usize::from(stream.read_u16().await.unwrap())];
+        stream.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(Message::from_vec(&bytes).unwrap().answers.len(), 1);
+    }
+    assert!(tasks.stop(Duration::from_secs(5)).await);
+}

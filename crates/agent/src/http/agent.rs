@@ -1,0 +1,173 @@
+//! `/v1/agent`: what this agent is and whom it knows.
+
+use std::collections::BTreeMap;
+
+use lictor_types::rpc::{Operation, Report, Status};
+use lictor_types::{Credential, Member, Refusal, Requirement, Resource};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::caller::{Caller, mark_filtered};
+use super::failure::{Answered, Failure};
+use crate::agent::{Agent, CONSUL_VERSION, LICTOR_VERSION};
+
+/// When this release was built, as far as the API tells; builds are reproducible, so it is no moment of the machine.
+const BUILD_DATE: &str = "1970-01-01T00:00:01Z";
+
+/// A member as Consul's API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct MemberJson<'a> {
+    name: &'a str,
+    addr: &'a str,
+    port: u16,
+    tags: &'a BTreeMap<String, String>,
+    status: u8,
+    protocol_min: u8,
+    protocol_max: u8,
+    protocol_cur: u8,
+    delegate_min: u8,
+    delegate_max: u8,
+    delegate_cur: u8,
+}
+
+impl<'a> From<&'a Member> for MemberJson<'a> {
+    fn from(member: &'a Member) -> Self {
+        Self {
+            name: member.name.as_str(),
+            addr: &member.address,
+            port: member.port,
+            tags: &member.tags,
+            status: member.status.number(),
+            protocol_min: 1,
+            protocol_max: 5,
+            protocol_cur: 2,
+            delegate_min: 2,
+            delegate_max: 5,
+            delegate_cur: 4,
+        }
+    }
+}
+
+/// `GET /v1/agent/members`, those whose nodes the caller may read.
+pub(super) async fn members(caller: Caller) -> Answered {
+    let report = caller.operate(Operation::Members).await?;
+    let Report::Members(members) = report else { return Err(Failure::unexpected_answer()) };
+    let requirements = members.iter().map(|member| Requirement::read(Resource::Node, member.name.as_str())).collect();
+    let denials = caller.denials(requirements).await?;
+    let all = members.len();
+    let shown: Vec<MemberJson<'_>> =
+        members.iter().zip(&denials).filter(|(_, denial)| denial.is_none()).map(|(member, _)| member.into()).collect();
+    let mut response = caller.json(&shown)?;
+    mark_filtered(&mut response, shown.len() < all && !caller.credential.is_anonymous());
+    Ok(response)
+}
+
+/// `GET /v1/agent/version`.
+pub(super) async fn version(caller: Caller) -> Answered {
+    #[derive(Serialize)]
+    struct Version {
+        #[serde(rename = "SHA")]
+        sha: &'static str,
+        #[serde(rename = "BuildDate")]
+        build_date: &'static str,
+        #[serde(rename = "HumanVersion")]
+        human_version: &'static str,
+        #[serde(rename = "FIPS")]
+        fips: &'static str,
+    }
+    caller.json(&Version { sha: "", build_date: BUILD_DATE, human_version: CONSUL_VERSION, fips: "" })
+}
+
+/// `GET /v1/agent/self`.
+pub(super) async fn this(caller: Caller) -> Answered {
+    let agent = &caller.door.agent;
+    caller.require(Requirement::read(Resource::Agent, agent.identity.node_name.as_str())).await?;
+    // Without servers an agent can still say who it is.
+    let status = match agent.datacenter.operate(&Credential::anonymous(), Operation::Status).await {
+        Ok(Report::Status(status)) => Ok(status),
+        Ok(_) => return Err(Failure::unexpected_answer()),
+        Err(refusal) => Err(refusal),
+    };
+    caller.json(&description(agent, &status))
+}
+
+fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
+    let identity = &agent.identity;
+    let config = &agent.config;
+    json!({
+        "Config": {
+            "Datacenter": identity.datacenter,
+            "PrimaryDatacenter": identity.datacenter,
+            "NodeName": identity.node_name,
+            "NodeID": identity.node_id,
+            "Revision": "",
+            "Server": identity.server,
+            "Version": CONSUL_VERSION,
+            "BuildDate": BUILD_DATE,
+        },
+        "DebugConfig": {
+            "ACLsEnabled": identity.acl_enabled,
+            "ACLDefaultPolicy": if identity.default_allow { "allow" } else { "deny" },
+            "AdvertiseAddrLAN": identity.address,
+            "BindAddr": config.addresses.bind.to_string(),
+            "Bootstrap": identity.bootstrap_expect == 1,
+            "BootstrapExpect": identity.bootstrap_expect,
+            "ConnectEnabled": config.connect_enabled,
+            "DNSDomain": identity.domain,
+            "DNSPort": port(identity.dns_port),
+            "DNSAllowStale": config.dns.allow_stale,
+            "Datacenter": identity.datacenter,
+            "DevMode": identity.dev,
+            "HTTPPort": port(identity.http_port),
+            "HTTPSPort": port(identity.https_port),
+            "GRPCPort": -1,
+            "GRPCTLSPort": -1,
+            "KVMaxValueSize": config.limits.kv_max_value_size,
+            "LeaveOnTerm": config.leave_on_terminate,
+            "NodeID": identity.node_id,
+            "NodeName": identity.node_name,
+            "RaftProtocol": 3,
+            "SerfPortLAN": identity.serf_lan_port,
+            "ServerMode": identity.server,
+            "ServerPort": identity.server_port,
+            "TaggedAddresses": identity.tagged_addresses(),
+            "Version": CONSUL_VERSION,
+        },
+        "Coord": null,
+        "Member": MemberJson::from(&identity.member()),
+        "Stats": {
+            "agent": {
+                "check_monitors": "0",
+                "check_ttls": "0",
+                "checks": agent.local.checks().len().to_string(),
+                "services": agent.local.services().len().to_string(),
+            },
+            "build": { "version": CONSUL_VERSION, "revision": "", "prerelease": "", "lictor": LICTOR_VERSION },
+            "consul": consul_stats(identity.server, status),
+        },
+        "Meta": identity.meta,
+        "xDS": { "SupportedProxies": {}, "Port": -1, "Ports": { "Plaintext": -1, "TLS": -1 } },
+    })
+}
+
+/// Consul shows a port that is off as -1.
+fn port(port: Option<u16>) -> i32 {
+    port.map_or(-1, i32::from)
+}
+
+fn consul_stats(server: bool, status: &Result<Status, Refusal>) -> Value {
+    let mut stats = json!({ "server": server.to_string() });
+    match status {
+        Ok(status) => {
+            stats["known_servers"] = status.peers.len().to_string().into();
+            if server {
+                stats["leader"] = status.is_leader.to_string().into();
+                stats["leader_addr"] = status.leader.clone().unwrap_or_default().into();
+                stats["known_datacenters"] = "1".into();
+            }
+        }
+        Err(_) => stats["known_servers"] = "0".into(),
+    }
+    stats
+}

@@ -1,0 +1,164 @@
+//! `/v1/agent/services` and `/v1/agent/service`: the instances that this agent holds.
+
+use std::collections::BTreeMap;
+
+use axum::response::Response;
+use http::StatusCode;
+use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
+use lictor_types::{NodeService, Refusal, Requirement, Resource, ServiceId};
+use serde::Serialize;
+
+use super::body::JsonBody;
+use super::caller::{Caller, Tail, mark_filtered};
+use super::decode;
+use super::failure::{Answered, Failure, text};
+use crate::local::ServiceDefinition;
+
+/// An instance as the agent's API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct AgentService<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    kind: &'a str,
+    #[serde(rename = "ID")]
+    id: &'a str,
+    service: &'a str,
+    tags: &'a [String],
+    meta: &'a BTreeMap<String, String>,
+    port: u16,
+    address: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    socket_path: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tagged_addresses: &'a BTreeMap<String, ServiceAddress>,
+    weights: Weights,
+    enable_tag_override: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<&'a ConnectProxy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect: Option<&'a ServiceConnect>,
+    datacenter: &'a str,
+}
+
+impl<'a> AgentService<'a> {
+    pub(super) fn of(service: &'a NodeService, datacenter: &'a str) -> Self {
+        Self {
+            kind: &service.kind,
+            id: service.id_text(),
+            service: service.name.as_str(),
+            tags: &service.tags,
+            meta: &service.meta,
+            port: service.port,
+            address: &service.address,
+            socket_path: &service.socket_path,
+            tagged_addresses: &service.tagged_addresses,
+            weights: service.weights,
+            enable_tag_override: service.enable_tag_override,
+            proxy: Some(&service.proxy).filter(|_| !service.kind.is_empty()),
+            connect: Some(&service.connect).filter(|connect| connect.native),
+            datacenter,
+        }
+    }
+}
+
+/// `GET /v1/agent/services`.
+pub(super) async fn list(caller: Caller) -> Answered {
+    let services = caller.door.agent.local.services();
+    let requirements =
+        services.values().map(|service| Requirement::read(Resource::Service, service.name.as_str())).collect();
+    let denials = caller.denials(requirements).await?;
+    let datacenter = &caller.door.agent.identity.datacenter;
+    let shown: BTreeMap<&str, AgentService<'_>> = services
+        .values()
+        .zip(&denials)
+        .filter(|(_, denial)| denial.is_none())
+        .map(|(service, _)| (service.id_text(), AgentService::of(service, datacenter)))
+        .collect();
+    let mut response = caller.json(&shown)?;
+    mark_filtered(&mut response, shown.len() < services.len() && !caller.credential.is_anonymous());
+    Ok(response)
+}
+
+/// `GET /v1/agent/service/ID`.
+pub(super) async fn one(caller: Caller, Tail(id): Tail) -> Answered {
+    if id.is_empty() {
+        return Err(Failure::bad_request("Missing service ID"));
+    }
+    let Some(service) = find(&caller, &id) else {
+        return Ok(text(StatusCode::NOT_FOUND, format!("unknown service ID: {id}")));
+    };
+    caller.require(Requirement::read(Resource::Service, service.name.as_str())).await?;
+    caller.json(&AgentService::of(&service, &caller.door.agent.identity.datacenter))
+}
+
+/// The instance with this id.
+pub(super) fn find(caller: &Caller, id: &str) -> Option<NodeService> {
+    caller.door.agent.local.service(&id.parse().ok()?)
+}
+
+/// `PUT /v1/agent/service/register`.
+pub(super) async fn register(caller: Caller, body: JsonBody) -> Answered {
+    let value = decode::parse(&body.0)?;
+    let definition = ServiceDefinition::parse(&value)
+        .map_err(|error| Refusal::bad_request(format!("Request decode failed: {error}")))?;
+    definition.validate()?;
+    caller.require(Requirement::write(Resource::Service, definition.name.as_str())).await?;
+    if let Some(before) = find(&caller, definition.id_text())
+        && before.name.as_str() != definition.name
+    {
+        caller.require(Requirement::write(Resource::Service, before.name.as_str())).await?;
+    }
+    let replace = caller.params.flag("replace-existing-checks")?;
+    caller.door.agent.local.register_service(definition, replace, caller.credential.clone()).await?;
+    Ok(Response::default())
+}
+
+/// `PUT /v1/agent/service/deregister/ID`.
+pub(super) async fn deregister(caller: Caller, Tail(id): Tail) -> Answered {
+    let service = known(&caller, &id)?;
+    caller.require(Requirement::write(Resource::Service, service.name.as_str())).await?;
+    let id = ServiceId::try_from(id).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    caller.door.agent.local.deregister_service(&id).await?;
+    Ok(Response::default())
+}
+
+/// `PUT /v1/agent/service/maintenance/ID?enable=BOOL&reason=TEXT`.
+pub(super) async fn maintenance(caller: Caller, Tail(id): Tail) -> Answered {
+    let enable = maintenance_enabled(&caller)?;
+    let service = known(&caller, &id)?;
+    caller.require(Requirement::write(Resource::Service, service.name.as_str())).await?;
+    let reason = caller.params.get("reason").unwrap_or_default();
+    let id = ServiceId::try_from(id).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    caller.door.agent.local.set_service_maintenance(&id, enable, reason, caller.credential.clone()).await?;
+    Ok(Response::default())
+}
+
+/// `PUT /v1/agent/maintenance?enable=BOOL&reason=TEXT`: the whole node.
+pub(super) async fn node_maintenance(caller: Caller) -> Answered {
+    let enable = maintenance_enabled(&caller)?;
+    let agent = &caller.door.agent;
+    caller.require(Requirement::write(Resource::Node, agent.identity.node_name.as_str())).await?;
+    let reason = caller.params.get("reason").unwrap_or_default();
+    agent.local.set_node_maintenance(enable, reason, caller.credential.clone()).await?;
+    Ok(Response::default())
+}
+
+fn maintenance_enabled(caller: &Caller) -> Result<bool, Refusal> {
+    let Some(text) = caller.params.text("enable") else {
+        return Err(Refusal::bad_request("Missing value for enable"));
+    };
+    let invalid = |_| Refusal::bad_request(format!("Invalid value for enable: {text:?}"));
+    caller.params.flag("enable").map_err(invalid)
+}
+
+/// The instance with this id, or Consul's words for one that is not there.
+fn known(caller: &Caller, id: &str) -> Result<NodeService, Refusal> {
+    if id.is_empty() {
+        return Err(Refusal::bad_request("Missing service ID"));
+    }
+    let unknown = || {
+        let words = "Ensure that the service ID is passed, not the service name.";
+        Refusal::not_found(format!("Unknown service ID {id:?}. {words}"))
+    };
+    find(caller, id).ok_or_else(unknown)
+}

@@ -1,0 +1,329 @@
+//! Who asks and how: what every handler takes first.
+//!
+//! Three extractors: [`Caller`] for what only this agent holds, [`Ask`] for reads and [`Order`] for writes of the
+//! datacenter. They read the query string, token, consistency and datacenter once, so no handler does.
+//!
+//! Invariants
+//! - `filter`, `ns`, `partition` and `peer` are refused, so nobody gets rows that were meant to be narrowed.
+//! - A parked read holds no body: reads never take one.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::response::Response;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use lictor_types::command::Effect;
+use lictor_types::rpc::{Operation, Report};
+use lictor_types::{Answer, Command, Consistency, Credential, Freshness, Index, Query, Read, Refusal, Requirement};
+use serde::Serialize;
+
+use super::Door;
+use super::failure::{Answered, Failure};
+use super::json;
+use super::params::Params;
+
+const X_CONSUL_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+const X_CONSUL_INDEX: HeaderName = HeaderName::from_static("x-consul-index");
+const X_CONSUL_KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
+const X_CONSUL_LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
+const X_CONSUL_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
+const X_CONSUL_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-backend");
+const X_CONSUL_FILTERED: HeaderName = HeaderName::from_static("x-consul-results-filtered-by-acls");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Who asks, with the parameters of the request.
+pub(super) struct Caller {
+    pub(super) door: Arc<Door>,
+    pub(super) credential: Credential,
+    pub(super) params: Params,
+}
+
+/// A read of the datacenter.
+pub(super) struct Ask {
+    caller: Caller,
+    pub(super) freshness: Freshness,
+    max_stale: Option<Duration>,
+}
+
+/// A write of the datacenter.
+pub(super) struct Order(Caller);
+
+/// What follows the endpoint's own path, decoded once; empty when nothing follows.
+pub(super) struct Tail(pub(super) String);
+
+impl Caller {
+    fn new(parts: &Parts, door: &Arc<Door>) -> Result<Self, Refusal> {
+        let params = Params::parse(parts.uri.query())?;
+        refuse_unsupported(&params, &parts.headers)?;
+        let credential = credential(&params, &parts.headers).unwrap_or_else(|| door.agent.default_token.clone());
+        Ok(Self { door: door.clone(), credential, params })
+    }
+
+    fn check_datacenter(&self) -> Result<(), Refusal> {
+        let asked = self.params.text("datacenter").or_else(|| self.params.text("dc"));
+        match asked {
+            Some(asked) if !asked.eq_ignore_ascii_case(&self.door.agent.identity.datacenter) => {
+                Err(Refusal::failed("No path to datacenter"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// JSON with status 200.
+    pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Answered {
+        self.json_with(StatusCode::OK, value)
+    }
+
+    /// JSON with a status.
+    pub(super) fn json_with<T: Serialize + ?Sized>(&self, status: StatusCode, value: &T) -> Answered {
+        let asked_pretty = self.params.has("pretty");
+        let mut bytes = json::to_bytes(value, asked_pretty || self.door.agent.identity.dev)
+            .map_err(|error| Failure(Refusal::failed(format!("the answer cannot be written as JSON: {error}"))))?;
+        if asked_pretty {
+            bytes.push(b'\n');
+        }
+        let mut response = Response::new(bytes.into());
+        *response.status_mut() = status;
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        Ok(response)
+    }
+
+    /// Which of these the caller may not, in the same order.
+    pub(super) async fn denials(&self, requirements: Vec<Requirement>) -> Result<Vec<Option<Refusal>>, Failure> {
+        if requirements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = requirements.len();
+        match self.operate(Operation::Authorize(requirements)).await? {
+            Report::Authorized(denials) if denials.len() == asked => Ok(denials),
+            _ => Err(Failure::unexpected_answer()),
+        }
+    }
+
+    /// Goes on only if the caller may do all of this.
+    pub(super) async fn require(&self, requirement: Requirement) -> Result<(), Failure> {
+        match self.denials(vec![requirement]).await?.into_iter().flatten().next() {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Does what is neither read nor write.
+    pub(super) async fn operate(&self, operation: Operation) -> Result<Report, Failure> {
+        Ok(self.door.agent.datacenter.operate(&self.credential, operation).await?)
+    }
+}
+
+impl Order {
+    /// Changes the state; whether it took effect.
+    pub(super) async fn write(&self, command: Command) -> Result<bool, Failure> {
+        match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
+            Effect::Applied => Ok(true),
+            Effect::NotApplied => Ok(false),
+            Effect::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
+impl Deref for Order {
+    type Target = Caller;
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+impl Deref for Ask {
+    type Target = Caller;
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl Ask {
+    /// Asks the state as freshly as the request says.
+    pub(super) async fn read(&self, query: Query) -> Result<(Meta, Answer), Failure> {
+        self.read_as(query, self.freshness).await
+    }
+
+    /// Asks the state as freshly as the request says, without waiting for a newer answer.
+    pub(super) async fn read_now(&self, query: Query) -> Result<(Meta, Answer), Failure> {
+        self.read_as(query, Freshness { block: None, ..self.freshness }).await
+    }
+
+    async fn read_as(&self, query: Query, freshness: Freshness) -> Result<(Meta, Answer), Failure> {
+        let datacenter = &self.door.agent.datacenter;
+        let too_old =
+            |read: &Read| self.max_stale.is_some_and(|limit| u128::from(read.last_contact_millis) > limit.as_millis());
+        if freshness.consistency != Consistency::Stale || self.max_stale.is_none() {
+            let read = datacenter.read(&self.credential, query, freshness).await?;
+            return Ok(Meta::split(read, freshness.consistency, &self.credential));
+        }
+        let read = datacenter.read(&self.credential, query.clone(), freshness).await?;
+        if !too_old(&read) {
+            return Ok(Meta::split(read, Consistency::Stale, &self.credential));
+        }
+        let again = Freshness { consistency: Consistency::Default, block: freshness.block };
+        let read = datacenter.read(&self.credential, query, again).await?;
+        Ok(Meta::split(read, Consistency::Default, &self.credential))
+    }
+
+    /// JSON with the headers of a read.
+    pub(super) fn answer<T: Serialize + ?Sized>(&self, meta: Meta, value: &T) -> Answered {
+        Ok(meta.onto(self.json(value)?))
+    }
+
+    /// 404 without a body, with the headers of a read.
+    pub(super) fn absent(meta: Meta) -> Response {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        meta.onto(response)
+    }
+}
+
+/// What a reader must know of an answer besides the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meta {
+    pub(super) index: Index,
+    known_leader: bool,
+    last_contact_millis: u64,
+    consistency: Consistency,
+    /// Rows were left out for want of rights, and the caller gave a token, so it may be told.
+    pub(super) filtered: bool,
+}
+
+impl Meta {
+    fn split(read: Read, consistency: Consistency, credential: &Credential) -> (Self, Answer) {
+        let meta = Self {
+            index: read.index,
+            known_leader: read.known_leader,
+            last_contact_millis: read.last_contact_millis,
+            consistency,
+            filtered: read.filtered_by_acls && !credential.is_anonymous(),
+        };
+        (meta, read.answer)
+    }
+
+    /// Of two answers that are shown as one: the older index, so that no change is missed.
+    pub(super) fn with(self, other: Self) -> Self {
+        Self {
+            index: self.index.min(other.index),
+            known_leader: self.known_leader && other.known_leader,
+            last_contact_millis: self.last_contact_millis.max(other.last_contact_millis),
+            filtered: self.filtered || other.filtered,
+            ..self
+        }
+    }
+
+    /// `response` with Consul's headers of a read.
+    pub(super) fn onto(self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        let consistency = match self.consistency {
+            Consistency::Default => "leader",
+            Consistency::Consistent => "consistent",
+            Consistency::Stale => "stale",
+        };
+        // A client that is told 0 would never block again.
+        headers.insert(X_CONSUL_INDEX, self.index.0.max(1).into());
+        headers
+            .insert(X_CONSUL_KNOWN_LEADER, HeaderValue::from_static(if self.known_leader { "true" } else { "false" }));
+        headers.insert(X_CONSUL_LAST_CONTACT, self.last_contact_millis.into());
+        headers.insert(X_CONSUL_CONSISTENCY, HeaderValue::from_static(consistency));
+        headers.insert(X_CONSUL_BACKEND, HeaderValue::from_static("blocking-query"));
+        if self.filtered {
+            headers.insert(X_CONSUL_FILTERED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// `true`-or-not header for local lists, which have no other read headers.
+pub(super) fn mark_filtered(response: &mut Response, filtered: bool) {
+    if filtered {
+        response.headers_mut().insert(X_CONSUL_FILTERED, HeaderValue::from_static("true"));
+    }
+}
+
+/// `X-Consul-Index` alone, for answers that this agent keeps itself.
+pub(super) fn mark_index(response: &mut Response, index: Index) {
+    response.headers_mut().insert(X_CONSUL_INDEX, index.0.max(1).into());
+}
+
+/// `?token`, then `X-Consul-Token`, then `Authorization: Bearer`.
+fn credential(params: &Params, headers: &HeaderMap) -> Option<Credential> {
+    let header = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = || {
+        let (scheme, token) = header(&AUTHORIZATION)?.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    };
+    params
+        .text("token")
+        .or_else(|| header(&X_CONSUL_TOKEN).filter(|token| !token.is_empty()))
+        .or_else(bearer)
+        .filter(|token| !token.is_empty())
+        .map(Credential::new)
+}
+
+fn refuse_unsupported(params: &Params, headers: &HeaderMap) -> Result<(), Refusal> {
+    const ENTERPRISE: [(&str, &str, &str); 2] =
+        [("ns", "X-Consul-Namespace", "Namespaces"), ("partition", "X-Consul-Partition", "Partitions")];
+    for (parameter, header, noun) in ENTERPRISE {
+        let of = |what: String| {
+            Err(Refusal::bad_request(format!("Invalid {what} - {noun} are a Consul Enterprise feature")))
+        };
+        if headers.get(header).is_some_and(|value| !value.is_empty()) {
+            return of(format!("header: {header:?}"));
+        }
+        if params.text(parameter).is_some() {
+            return of(format!("query parameter: {parameter:?}"));
+        }
+    }
+    for parameter in ["filter", "peer", "sg"] {
+        if params.text(parameter).is_some() {
+            return Err(Refusal::bad_request(format!(
+                "?{parameter} is not supported yet; ask without it and choose among the rows yourself"
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl FromRequestParts<Arc<Door>> for Caller {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
+        Ok(Self::new(parts, door)?)
+    }
+}
+
+impl FromRequestParts<Arc<Door>> for Order {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
+        let caller = Caller::new(parts, door)?;
+        caller.check_datacenter()?;
+        Ok(Self(caller))
+    }
+}
+
+impl FromRequestParts<Arc<Door>> for Ask {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
+        let caller = Caller::new(parts, door)?;
+        caller.check_datacenter()?;
+        let freshness = caller.params.freshness(&door.limits, &*door.agent.rng)?;
+        let max_stale = caller.params.max_stale()?;
+        Ok(Self { caller, freshness, max_stale })
+    }
+}
+
+impl FromRequestParts<Arc<Door>> for Tail {
+    type Rejection = Failure;
+    async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
+        let params = RawPathParams::from_request_parts(parts, door)
+            .await
+            .map_err(|error| Failure::bad_request(format!("the path is not UTF-8 text: {error}")))?;
+        Ok(Self(params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default()))
+    }
+}

@@ -1,0 +1,44 @@
+//! The limits of the HTTP door.
+
+use std::time::Duration;
+
+use lictor_types::kv::VALUE_BYTES_MAX;
+
+use crate::config::Limits;
+
+/// Bytes in the largest JSON body.
+const BODY_BYTES_MAX: usize = 512 * 1024;
+/// How long a blocking query waits that does not say.
+const DEFAULT_QUERY_TIME: Duration = Duration::from_secs(300);
+/// How long a blocking query may wait.
+const MAX_QUERY_TIME: Duration = Duration::from_secs(600);
+
+/// How much one request may ask of the HTTP door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HttpLimits {
+    /// Bytes in the largest value of a key (`limits.kv_max_value_size`).
+    pub(super) value_bytes: usize,
+    /// Bytes in the largest JSON body.
+    pub(super) body_bytes: usize,
+    /// How long a blocking query waits that does not say.
+    pub(super) default_query_time: Duration,
+    /// How long a blocking query may wait.
+    pub(super) max_query_time: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            value_bytes: VALUE_BYTES_MAX,
+            body_bytes: BODY_BYTES_MAX,
+            default_query_time: DEFAULT_QUERY_TIME,
+            max_query_time: MAX_QUERY_TIME,
+        }
+    }
+}
+
+impl From<&Limits> for HttpLimits {
+    fn from(limits: &Limits) -> Self {
+        Self { value_bytes: limits.kv_max_value_size, ..Self::default() }
+    }
+}

@@ -1,0 +1,49 @@
+//! The HTTP door: Consul's API, every route of it that we serve.
+//!
+//! A handler parses, asks the waist and writes; tokens, consistency, waiting and index rules are not its business
+//! ([`caller`]). [`routes`] lists every route.
+//!
+//! Invariants
+//! - State changes only through the waist, so no handler can skip the authoriser.
+//! - Endpoints of what only this agent holds guard themselves with `Operation::Authorize`.
+//! - Every body, header block, connection and wait is bounded ([`limits`], [`serve`]).
+
+mod agent;
+mod agent_checks;
+mod agent_health;
+mod agent_services;
+mod body;
+mod caller;
+mod catalog;
+mod config_entries;
+mod connect;
+mod decode;
+#[cfg(test)]
+pub(crate) mod double;
+mod failure;
+mod health;
+mod json;
+mod kv;
+mod leaf;
+mod limits;
+mod operator;
+mod params;
+mod routes;
+mod serve;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use routes::router;
+pub use serve::{HttpListener, serve};
+
+use crate::agent::Agent;
+
+/// What every handler can reach.
+struct Door {
+    agent: Arc<Agent>,
+    limits: limits::HttpLimits,
+    leaves: leaf::Leaves,
+}

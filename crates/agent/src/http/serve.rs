@@ -1,0 +1,241 @@
+//! Connections of the HTTP door: accepted, counted, bounded and ended in order.
+//!
+//! Invariants
+//! - One address holds at most a configured number of connections; one more is answered 429 and closed.
+//! - A connection that sends no whole header block within [`HEADER_READ_LIMIT`] is closed.
+//! - When the tasks are told to stop, requests under way may end within [`DRAIN_LIMIT`]; parked reads are dropped then.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use lictor_runtime::Tasks;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// How long a client may take for the head of a request, idle time between two requests included.
+const HEADER_READ_LIMIT: Duration = Duration::from_secs(10);
+/// How long a TLS handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes that a connection buffers, so the largest head of a request too: a key of 8 KiB is 24 KiB when percent-encoded.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// How long requests under way may go on after the order to stop.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+/// How long to wait after the operating system refused a connection, most often for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is said to one connection too many; the connection ends with it.
+const TOO_MANY_CONNECTIONS: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nYour IP is issuing too many concurrent connections, please rate limit your calls\n";
+
+/// A listening socket of the HTTP door.
+pub struct HttpListener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// TLS, unless it is plain HTTP.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl HttpListener {
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    /// Says which address it was: it is in use, not ours, or needs a privilege.
+    pub async fn bind(address: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Self> {
+        let socket = TcpListener::bind(address)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen for HTTP on {address}: {error}")))?;
+        Ok(Self { socket, tls })
+    }
+}
+
+/// Serves `router` on every listener until `tasks` are told to stop.
+pub fn serve(listeners: Vec<HttpListener>, router: &Router, connections_per_client: usize, tasks: &Tasks) {
+    let clients = Arc::new(Clients { limit: connections_per_client, open: Mutex::default() });
+    for listener in listeners {
+        let (router, clients, owner) = (router.clone(), clients.clone(), tasks.clone());
+        tasks.spawn(accept(listener, router, clients, owner));
+    }
+}
+
+async fn accept(listener: HttpListener, router: Router, clients: Arc<Clients>, tasks: Tasks) {
+    let tls = listener.tls.map(TlsAcceptor::from);
+    loop {
+        let (stream, peer) = match listener.socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(place) = clients.admit(peer.ip()) else {
+            tracing::debug!(%peer, "too many HTTP connections from one address");
+            refuse(stream);
+            continue;
+        };
+        let (router, tls, connection_tasks) = (router.clone(), tls.clone(), tasks.clone());
+        tasks.spawn_to_end(async move {
+            let _place = place;
+            // Latency matters more than full packets; a socket that cannot be told so works all the same.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, %peer, "cannot turn Nagle's algorithm off");
+            }
+            match tls {
+                None => connection(stream, router, &connection_tasks).await,
+                Some(tls) => match tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, router, &connection_tasks).await,
+                    Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                },
+            }
+        });
+    }
+}
+
+/// Tells a client that it has too many connections, without waiting for it.
+fn refuse(stream: TcpStream) {
+    // A new socket's send buffer is empty, so this fits or the client is gone; either way the connection ends.
+    if let Err(error) = stream.try_write(TOO_MANY_CONNECTIONS) {
+        tracing::debug!(%error, "cannot answer a connection too many");
+    }
+}
+
+async fn connection<S>(stream: S, router: Router, tasks: &Tasks)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(OwnedExecutor(tasks.clone()));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_LIMIT)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(BUFFER_BYTES_MAX as u32);
+    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => Some(ended),
+        () = tasks.stopping() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            served.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN_LIMIT, served).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// Runs the streams of HTTP/2 connections as tasks of ours; they end with their connection.
+#[derive(Clone)]
+struct OwnedExecutor(Tasks);
+
+impl<F> hyper::rt::Executor<F> for OwnedExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn_to_end(async move {
+            stream.await;
+        });
+    }
+}
+
+/// Open connections by client address.
+struct Clients {
+    limit: usize,
+    open: Mutex<BTreeMap<IpAddr, usize>>,
+}
+
+/// The place of one connection; free again when dropped.
+struct Place {
+    clients: Arc<Clients>,
+    address: IpAddr,
+}
+
+impl Clients {
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let mut open = self.open.lock();
+        let count = open.entry(address).or_default();
+        if *count >= self.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place { clients: self.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.clients.open.lock();
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn answered(address: SocketAddr) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut bytes = vec![0; 4096];
+        let read = stream.read(&mut bytes).await.unwrap();
+        bytes.truncate(read);
+        (stream, String::from_utf8(bytes).unwrap())
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_told_so_and_its_place_is_free_afterwards() {
+        let tasks = Tasks::new();
+        let listener = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
+        let address = listener.socket.local_addr().unwrap();
+        let router = Router::new().fallback(async || "hello");
+        serve(vec![listener], &router, 1, &tasks);
+        let (first, words) = answered(address).await;
+        assert!(words.starts_with("HTTP/1.1 200 OK") && words.ends_with("hello"), "{words}");
+        let (_second, words) = answered(address).await;
+        assert!(words.starts_with("HTTP/1.1 429 "), "{words}");
+        drop(first);
+        while !answered(address).await.1.starts_with("HTTP/1.1 200") {
+            tokio::task::yield_now().await;
+        }
+        assert!(tasks.stop(Duration::from_secs(5)).await, "a connection outlived the order to stop");
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named() {
+        let held = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
+        let address = held.socket.local_addr().unwrap();
+        let error = HttpListener::bind(address, None).await.err().unwrap();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+}

@@ -1,0 +1,547 @@
+//! The agent's own services and checks: registered through the API or by files, checked here, and kept the same in the
+//! catalog.
+//!
+//! ```text
+//! API, files ──register──> Local ──changes──> sync ──waist──> catalog
+//!                            ^  │                └─ full comparison at the start, on reconnect, each minute or two
+//!                observe ────┘  └─start/stop──> runner ──> probe (HTTP, TCP) or TTL
+//! ```
+//!
+//! Invariants
+//! - A change that was acknowledged is on disk first, if there is a data directory, and was told to the catalog, or that
+//!   failed and will be tried again.
+//! - Only changes travel. The catalog's rows of this node that nobody here knows are removed, except the leader's own.
+//! - One task per check, ended when the check goes; numbers of services and checks are limited.
+
+mod canonical;
+mod definition;
+mod difference;
+mod health;
+mod maintenance;
+mod probe;
+mod rows;
+mod runner;
+mod store;
+mod sync;
+mod target;
+mod thresholds;
+mod trust;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lictor_runtime::fs::Fs;
+use lictor_runtime::{Resolver, Rng, Tasks};
+use lictor_types::{CheckId, CheckStatus, Credential, HealthCheck, NodeService, Refusal, ServiceId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::agent::AgentIdentity;
+use crate::config::Config;
+use rows::Rows;
+use runner::Running;
+use store::{KeptCheck, KeptService, Store};
+
+pub use definition::{CheckDefinition, ConnectDefinition, ServiceDefinition};
+pub use health::ServiceHealth;
+pub(crate) use store::write_whole;
+
+/// Instances that one agent holds.
+pub const SERVICES_MAX: usize = 8192;
+/// Checks that one agent runs.
+pub const CHECKS_MAX: usize = 16384;
+/// How long a change waits for the catalog before it is acknowledged all the same: the hold time of a request.
+const SETTLE_LIMIT: Duration = Duration::from_secs(8);
+/// Between two looks for instances that have been critical for too long.
+const REAP_INTERVAL: Duration = Duration::from_secs(30);
+/// The check that says that the node is under maintenance.
+pub const NODE_MAINTENANCE: &str = "_node_maintenance";
+/// What the ids of checks begin with that say that an instance is under maintenance.
+pub const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
+
+/// What [`Local`] is made of.
+pub struct LocalSettings {
+    /// The agent.
+    pub identity: AgentIdentity,
+    /// For services and checks that name no token.
+    pub default_token: Credential,
+    /// For the node itself.
+    pub agent_token: Credential,
+    /// How long an output that changed without its status may wait.
+    pub check_update_interval: Duration,
+    /// Instances from files.
+    pub services: Vec<ServiceDefinition>,
+    /// Checks from files.
+    pub checks: Vec<CheckDefinition>,
+    /// Where registrations survive a restart; none keeps them in memory.
+    pub data: Option<(Arc<dyn Fs>, PathBuf)>,
+    /// Names that checks connect to.
+    pub resolver: Resolver,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// Owner of the tasks.
+    pub tasks: Tasks,
+}
+
+impl LocalSettings {
+    /// The settings that `config` gives.
+    pub fn new(
+        identity: AgentIdentity,
+        config: &Config,
+        fs: Arc<dyn Fs>,
+        resolver: Resolver,
+        rng: Arc<dyn Rng>,
+        tasks: Tasks,
+    ) -> Self {
+        Self {
+            identity,
+            default_token: config.acl.default_token.clone(),
+            agent_token: config.acl.agent_token.clone(),
+            check_update_interval: config.check_update_interval,
+            services: config.services.clone(),
+            checks: config.checks.clone(),
+            data: config.data_dir.clone().map(|directory| (fs, directory)),
+            resolver,
+            rng,
+            tasks,
+        }
+    }
+}
+
+/// The agent's own services and checks.
+pub struct Local {
+    identity: AgentIdentity,
+    default_token: Credential,
+    agent_token: Credential,
+    check_update_interval: Duration,
+    resolver: Resolver,
+    rng: Arc<dyn Rng>,
+    tasks: Tasks,
+    store: Option<Store>,
+    /// Held over disk and rows, so that both change in the same order.
+    changing: tokio::sync::Mutex<()>,
+    rows: Mutex<Rows>,
+    running: Mutex<BTreeMap<CheckId, Running>>,
+    /// Counts changes.
+    changed: watch::Sender<u64>,
+    /// The change up to which the catalog was told, or that failed.
+    told: watch::Sender<u64>,
+    syncing: AtomicBool,
+}
+
+impl Local {
+    /// Takes over what files and the data directory say, and starts to run the checks.
+    ///
+    /// # Errors
+    /// The data directory cannot be used, or a definition of a file cannot be taken.
+    pub fn start(settings: LocalSettings) -> io::Result<Arc<Self>> {
+        let store = match &settings.data {
+            Some((fs, directory)) => Some(Store::open(Arc::clone(fs), directory)?),
+            None => None,
+        };
+        let local = Arc::new(Self {
+            identity: settings.identity,
+            default_token: settings.default_token,
+            agent_token: settings.agent_token,
+            check_update_interval: settings.check_update_interval,
+            resolver: settings.resolver,
+            rng: settings.rng,
+            tasks: settings.tasks.child(),
+            store,
+            changing: tokio::sync::Mutex::new(()),
+            rows: Mutex::new(Rows::default()),
+            running: Mutex::new(BTreeMap::new()),
+            changed: watch::channel(0).0,
+            told: watch::channel(0).0,
+            syncing: AtomicBool::new(false),
+        });
+        local.load_kept()?;
+        local.load_files(settings.services, settings.checks).map_err(|refusal| io::Error::other(refusal.text))?;
+        local.tasks.spawn(reap(Arc::clone(&local)));
+        Ok(local)
+    }
+
+    fn load_kept(self: &Arc<Self>) -> io::Result<()> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let (services, checks) = store.load()?;
+        for service in services {
+            if let Err(refusal) = self.take_service(&service.definition) {
+                tracing::error!(%refusal, "a kept service cannot be taken");
+            }
+        }
+        for KeptCheck { definition, status, output } in checks {
+            let Ok(id) = definition.id_text().parse::<CheckId>() else { continue };
+            if !definition.service_id.is_empty() && self.service_named(&definition.service_id).is_none() {
+                tracing::warn!(check = %id, service = definition.service_id, "a kept check has lost its service");
+                store.forget_check(id.as_str())?;
+                continue;
+            }
+            if let Err(refusal) = self.take_check(definition, true) {
+                tracing::error!(%refusal, "a kept check cannot be taken");
+                continue;
+            }
+            self.rows.lock().observe(&id, status, &output, Instant::now(), Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    fn load_files(
+        self: &Arc<Self>,
+        services: Vec<ServiceDefinition>,
+        checks: Vec<CheckDefinition>,
+    ) -> Result<(), Refusal> {
+        for service in services {
+            let of_it = service.all_checks();
+            self.take_service(&service)?;
+            for check in of_it {
+                self.take_check(check, false)?;
+            }
+        }
+        for check in checks {
+            self.must_have_service(&check.service_id)?;
+            self.take_check(check, false)?;
+        }
+        Ok(())
+    }
+
+    /// Every instance by id.
+    pub fn services(&self) -> BTreeMap<ServiceId, NodeService> {
+        self.rows.lock().services.iter().map(|(id, row)| (id.clone(), row.service.clone())).collect()
+    }
+
+    /// One instance.
+    pub fn service(&self, id: &ServiceId) -> Option<NodeService> {
+        self.rows.lock().services.get(id).map(|row| row.service.clone())
+    }
+
+    /// Every check by id.
+    pub fn checks(&self) -> BTreeMap<CheckId, HealthCheck> {
+        self.rows.lock().checks.iter().map(|(id, row)| (id.clone(), row.check.clone())).collect()
+    }
+
+    /// One check.
+    pub fn check(&self, id: &CheckId) -> Option<HealthCheck> {
+        self.rows.lock().checks.get(id).map(|row| row.check.clone())
+    }
+
+    /// A number that grows with every change of a service or a check.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn service_named(&self, id: &str) -> Option<NodeService> {
+        self.service(&id.parse().ok()?)
+    }
+
+    /// Adds or replaces an instance and its checks, and tells the catalog. With `replace_existing_checks` the checks of
+    /// the instance that the definition does not name are removed. `credential` is the request's; a token in the
+    /// definition comes first.
+    ///
+    /// # Errors
+    /// The definition is not valid (400), there are too many (429), or it cannot be kept (500).
+    pub async fn register_service(
+        self: &Arc<Self>,
+        mut definition: ServiceDefinition,
+        replace_existing_checks: bool,
+        credential: Credential,
+    ) -> Result<(), Refusal> {
+        definition.validate()?;
+        if definition.token.is_anonymous() {
+            definition.token = credential;
+        }
+        let mut checks = definition.all_checks();
+        for check in checks.iter_mut().filter(|check| check.token.is_anonymous()) {
+            check.token = definition.token.clone();
+        }
+        let changing = self.changing.lock().await;
+        self.has_room(definition.id_text(), &checks)?;
+        let id = definition.id_text().to_owned();
+        let superseded = if replace_existing_checks { self.other_checks(&id, &checks) } else { Vec::new() };
+        let kept = KeptService { definition: definition.clone() };
+        let kept_checks: Vec<KeptCheck> = checks.iter().map(|check| self.kept_check(check)).collect();
+        let gone = superseded.clone();
+        self.on_disk(move |store| {
+            store.keep_service(&id, &kept)?;
+            kept_checks.iter().try_for_each(|check| store.keep_check(check.definition.id_text(), check))?;
+            gone.iter().try_for_each(|check| store.forget_check(check.as_str()))
+        })
+        .await?;
+        self.take_service(&definition)?;
+        for check in checks {
+            self.take_check(check, true)?;
+        }
+        for check in &superseded {
+            self.drop_check(check);
+        }
+        drop(changing);
+        self.settle().await;
+        Ok(())
+    }
+
+    /// Removes an instance and its checks, and tells the catalog.
+    ///
+    /// # Errors
+    /// 404 for an unknown id.
+    pub async fn deregister_service(self: &Arc<Self>, id: &ServiceId) -> Result<(), Refusal> {
+        let changing = self.changing.lock().await;
+        let unknown = || unknown_service(id.as_str());
+        self.service(id).ok_or_else(unknown)?;
+        let checks = self.other_checks_of(id.as_str());
+        let service = id.clone();
+        self.on_disk(move |store| {
+            checks.iter().try_for_each(|check| store.forget_check(check.as_str()))?;
+            store.forget_service(service.as_str())
+        })
+        .await?;
+        let checks = self.rows.lock().remove_service(id).ok_or_else(unknown)?;
+        self.running.lock().retain(|check, _| !checks.contains(check));
+        self.note_change();
+        drop(changing);
+        self.settle().await;
+        Ok(())
+    }
+
+    /// Adds or replaces a check, and tells the catalog.
+    ///
+    /// # Errors
+    /// The definition is not valid (400), its service is unknown (404), there are too many (429), or it cannot be kept
+    /// (500).
+    pub async fn register_check(
+        self: &Arc<Self>,
+        mut definition: CheckDefinition,
+        credential: Credential,
+    ) -> Result<(), Refusal> {
+        definition.validate_alone()?;
+        if definition.token.is_anonymous() {
+            definition.token = credential;
+        }
+        let changing = self.changing.lock().await;
+        self.must_have_service(&definition.service_id)?;
+        self.has_room("", std::slice::from_ref(&definition))?;
+        let kept = self.kept_check(&definition);
+        self.on_disk(move |store| store.keep_check(kept.definition.id_text(), &kept)).await?;
+        self.take_check(definition, true)?;
+        drop(changing);
+        self.settle().await;
+        Ok(())
+    }
+
+    /// Removes a check, and tells the catalog.
+    ///
+    /// # Errors
+    /// 404 for an unknown id.
+    pub async fn deregister_check(self: &Arc<Self>, id: &CheckId) -> Result<(), Refusal> {
+        let changing = self.changing.lock().await;
+        self.check(id).ok_or_else(|| unknown_check(id))?;
+        let gone = id.clone();
+        self.on_disk(move |store| store.forget_check(gone.as_str())).await?;
+        self.drop_check(id);
+        drop(changing);
+        self.settle().await;
+        Ok(())
+    }
+
+    /// The owner of a TTL check tells its status.
+    ///
+    /// # Errors
+    /// 404 for an unknown id, 500 for a check of another kind.
+    pub async fn set_ttl(self: &Arc<Self>, id: &CheckId, status: CheckStatus, output: &str) -> Result<(), Refusal> {
+        let limit = {
+            let rows = self.rows.lock();
+            probe::output_limit(&rows.checks.get(id).ok_or_else(|| unknown_check(id))?.definition)
+        };
+        let has_ttl = self.running.lock().get(id).is_some_and(|running| {
+            running.renew();
+            running.has_ttl()
+        });
+        if !has_ttl {
+            return Err(Refusal::failed(format!("CheckID {:?} does not have associated TTL", id.as_str())));
+        }
+        if self.observe(id, status, &cut(output, limit)).await {
+            self.settle().await;
+        }
+        Ok(())
+    }
+
+    fn must_have_service(&self, id: &str) -> Result<(), Refusal> {
+        if id.is_empty() || self.service_named(id).is_some() {
+            Ok(())
+        } else {
+            Err(Refusal::not_found(format!("ServiceID {id:?} does not exist")))
+        }
+    }
+
+    fn has_room(&self, service: &str, checks: &[CheckDefinition]) -> Result<(), Refusal> {
+        let rows = self.rows.lock();
+        let known = |id: &str| rows.checks.keys().any(|check| check.as_str() == id);
+        let more_checks = checks.iter().filter(|check| !known(check.id_text())).count();
+        let more_services = usize::from(!service.is_empty() && !rows.services.keys().any(|id| id.as_str() == service));
+        if rows.services.len() + more_services > SERVICES_MAX || rows.checks.len() + more_checks > CHECKS_MAX {
+            let text = format!("an agent holds {SERVICES_MAX} services and {CHECKS_MAX} checks at most");
+            return Err(Refusal::new(lictor_types::refusal::RefusalKind::TooMany, text));
+        }
+        Ok(())
+    }
+
+    fn other_checks_of(&self, service: &str) -> Vec<CheckId> {
+        let rows = self.rows.lock();
+        rows.checks.iter().filter(|(_, row)| row.check.service_id == service).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The checks of an instance that are not among these; maintenance stays.
+    fn other_checks(&self, service: &str, these: &[CheckDefinition]) -> Vec<CheckId> {
+        let mut others = self.other_checks_of(service);
+        others.retain(|id| {
+            !these.iter().any(|check| check.id_text() == id.as_str()) && !id.as_str().starts_with(SERVICE_MAINTENANCE)
+        });
+        others
+    }
+
+    fn kept_check(&self, definition: &CheckDefinition) -> KeptCheck {
+        let before = definition.id_text().parse().ok().and_then(|id| self.check(&id));
+        let (status, output) = before
+            .filter(|_| definition.status.is_empty())
+            .map_or((definition.status.parse().unwrap_or_default(), String::new()), |check| {
+                (check.status, check.output)
+            });
+        KeptCheck { definition: definition.clone(), status, output }
+    }
+
+    /// Files are written beside the tasks that must answer in time.
+    async fn on_disk<F>(&self, change: F) -> Result<(), Refusal>
+    where
+        F: FnOnce(&Store) -> io::Result<()> + Send + 'static,
+    {
+        let Some(store) = self.store.clone() else { return Ok(()) };
+        let written = tokio::task::spawn_blocking(move || change(&store)).await;
+        let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+        written
+            .map_err(|error| Refusal::failed(format!("the definition cannot be kept in the data directory: {error}")))
+    }
+
+    fn take_service(&self, definition: &ServiceDefinition) -> Result<(), Refusal> {
+        let service = definition.to_node_service().map_err(|error| Refusal::bad_request(error.to_string()))?;
+        if let Some(id) = service.id.clone() {
+            let token = definition.token.clone();
+            self.rows.lock().put_service(id, service, token);
+            self.note_change();
+        }
+        Ok(())
+    }
+
+    fn take_check(self: &Arc<Self>, definition: CheckDefinition, kept: bool) -> Result<(), Refusal> {
+        let id: CheckId = definition.id_text().parse().map_err(|error| Refusal::bad_request(format!("{error}")))?;
+        let mut check = definition.to_health_check(id.clone());
+        let is_maintenance = id.as_str() == NODE_MAINTENANCE || id.as_str().starts_with(SERVICE_MAINTENANCE);
+        if is_maintenance {
+            check.kind = "maintenance".into();
+        }
+        let token = definition.token.clone();
+        self.running.lock().remove(&id);
+        self.rows.lock().put_check(&self.identity.node_name, check, definition.clone(), token, kept, Instant::now());
+        if !is_maintenance {
+            let running = Running::start(self, id.clone(), &definition);
+            self.running.lock().insert(id, running);
+        }
+        self.note_change();
+        Ok(())
+    }
+
+    fn drop_check(&self, id: &CheckId) {
+        self.running.lock().remove(id);
+        self.rows.lock().remove_check(id);
+        self.note_change();
+    }
+
+    fn note_change(&self) {
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// A check found something. Returns whether its status changed; then it is kept too.
+    async fn observe(&self, id: &CheckId, status: CheckStatus, output: &str) -> bool {
+        let interval = self.check_update_interval;
+        let defer = interval / 2 + Duration::from_millis(self.rng.below(interval.as_millis() as u64));
+        let defer = if interval.is_zero() { Duration::ZERO } else { defer };
+        let (changed, status_changed) = self.rows.lock().observe(id, status, output, Instant::now(), defer);
+        if changed {
+            self.note_change();
+        }
+        if status_changed {
+            let kept = {
+                let rows = self.rows.lock();
+                rows.checks.get(id).filter(|row| row.kept).map(|row| KeptCheck {
+                    definition: row.definition.clone(),
+                    status,
+                    output: output.into(),
+                })
+            };
+            if let Some(kept) = kept {
+                let _changing = self.changing.lock().await;
+                // It may have been removed while we waited.
+                if self.check(id).is_some()
+                    && let Err(refusal) =
+                        self.on_disk(move |store| store.keep_check(kept.definition.id_text(), &kept)).await
+                {
+                    tracing::warn!(check = %id, %refusal, "the status of a check is not kept");
+                }
+            }
+        }
+        status_changed
+    }
+
+    /// Waits until the catalog was told of every change so far, or telling it failed.
+    async fn settle(&self) {
+        if !self.syncing.load(Ordering::Acquire) {
+            return;
+        }
+        let change = *self.changed.borrow();
+        let mut told = self.told.subscribe();
+        // Late is not lost: the change is kept and tried again.
+        let _ = tokio::time::timeout(SETTLE_LIMIT, told.wait_for(|told| *told >= change)).await;
+    }
+}
+
+/// Removes instances that have been critical for longer than they allow.
+async fn reap(local: Arc<Local>) {
+    loop {
+        tokio::time::sleep(REAP_INTERVAL).await;
+        let overdue = local.rows.lock().to_reap(Instant::now());
+        for id in overdue {
+            tracing::info!(service = %id, "removed: it was critical for longer than its check allows");
+            if let Err(refusal) = local.deregister_service(&id).await {
+                tracing::warn!(service = %id, %refusal, "cannot remove a critical service");
+            }
+        }
+    }
+}
+
+fn unknown_service(id: &str) -> Refusal {
+    Refusal::not_found(format!(
+        "Unknown service ID {id:?}. Ensure that the service ID is passed, not the service name."
+    ))
+}
+
+fn unknown_check(id: &CheckId) -> Refusal {
+    Refusal::not_found(format!(
+        "Unknown check ID {:?}. Ensure that the check ID is passed, not the check name.",
+        id.as_str()
+    ))
+}
+
+/// An output within its limit.
+fn cut(output: &str, limit: usize) -> String {
+    if output.len() <= limit {
+        return output.into();
+    }
+    let end = output.floor_char_boundary(limit);
+    format!("{} ... (captured {end} of {} bytes)", &output[..end], output.len())
+}

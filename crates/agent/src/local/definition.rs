@@ -1,0 +1,316 @@
+//! What people say of their services and checks: the bodies of the agent's API and the blocks of configuration files.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lictor_types::check::CheckDefinition as CatalogDefinition;
+use lictor_types::duration;
+use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
+use lictor_types::{CheckId, CheckStatus, Credential, HealthCheck, Index, NodeService, ServiceId, ServiceName};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::canonical;
+
+/// An instance as its owner describes it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct ServiceDefinition {
+    /// Empty, or `connect-proxy`.
+    pub kind: String,
+    /// Unique on this agent; the name when empty.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// The service it is an instance of.
+    pub name: String,
+    /// Words to choose instances by.
+    pub tags: Vec<String>,
+    /// Where it listens; the node's address when empty.
+    pub address: String,
+    /// Addresses by purpose.
+    pub tagged_addresses: BTreeMap<String, ServiceAddress>,
+    /// Whatever its owner says of it.
+    pub meta: BTreeMap<String, String>,
+    /// The port it listens on.
+    pub port: u16,
+    /// The Unix socket it listens on.
+    pub socket_path: String,
+    /// How much traffic it takes.
+    pub weights: Option<Weights>,
+    /// The catalog's tags win over ours.
+    pub enable_tag_override: bool,
+    /// A check of it.
+    pub check: Option<CheckDefinition>,
+    /// More checks of it.
+    pub checks: Vec<CheckDefinition>,
+    /// What it says of itself as a proxy.
+    pub proxy: ConnectProxy,
+    /// How it takes part in the mesh.
+    pub connect: ConnectDefinition,
+    /// The token it is registered with; the request's, or the agent's default one, when absent.
+    #[serde(with = "token_text")]
+    pub token: Credential,
+}
+
+/// How an instance takes part in the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct ConnectDefinition {
+    /// It speaks mutual TLS itself.
+    pub native: bool,
+    /// Register a proxy for it in one go; not served.
+    pub sidecar_service: Option<Value>,
+}
+
+/// A check as its owner describes it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct CheckDefinition {
+    /// Unique on this agent; the name when empty.
+    #[serde(rename = "CheckID")]
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// The instance it is about; empty for the whole node.
+    #[serde(rename = "ServiceID")]
+    pub service_id: String,
+    /// The status it starts with; critical when empty.
+    pub status: String,
+    /// What its owner says of it.
+    pub notes: String,
+    /// The URL of an HTTP check.
+    #[serde(rename = "HTTP")]
+    pub http: String,
+    /// Headers of the request.
+    pub header: BTreeMap<String, Vec<String>>,
+    /// Method of the request; GET when empty.
+    pub method: String,
+    /// Body of the request.
+    pub body: String,
+    /// `host:port` of a TCP check.
+    #[serde(rename = "TCP")]
+    pub tcp: String,
+    /// The TCP check is a TLS handshake too.
+    #[serde(rename = "TCPUseTLS")]
+    pub tcp_use_tls: bool,
+    /// The certificate of the far end is not looked at.
+    #[serde(rename = "TLSSkipVerify")]
+    pub tls_skip_verify: bool,
+    /// The name that the certificate must have; the host when empty.
+    #[serde(rename = "TLSServerName")]
+    pub tls_server_name: String,
+    /// Between two runs.
+    #[serde(with = "duration::optional")]
+    pub interval: Option<Duration>,
+    /// A run takes no longer.
+    #[serde(with = "duration::optional")]
+    pub timeout: Option<Duration>,
+    /// The owner tells the status, at least this often.
+    #[serde(rename = "TTL", with = "duration::optional")]
+    pub ttl: Option<Duration>,
+    /// Runs in a row that pass before the check does.
+    pub success_before_passing: u32,
+    /// Runs in a row that fail before the check warns; that of critical when absent.
+    pub failures_before_warning: Option<u32>,
+    /// Runs in a row that fail before the check is critical.
+    pub failures_before_critical: u32,
+    /// The instance is removed when it was critical for so long.
+    #[serde(with = "duration::optional")]
+    pub deregister_critical_service_after: Option<Duration>,
+    /// Bytes of output that are kept; 0 for the default.
+    pub output_max_size: i64,
+    /// The token it is registered with.
+    #[serde(with = "token_text")]
+    pub token: Credential,
+    /// Script checks are not served.
+    pub script_args: Vec<String>,
+    /// Of a kind that is not served: `gRPC` and so on.
+    pub not_served: Vec<String>,
+}
+
+impl ServiceDefinition {
+    /// Reads and validates the JSON of the API or of a file. Names of fields may be in any case, with underscores or
+    /// without.
+    ///
+    /// # Errors
+    /// Says what is wrong, in Consul's words where clients match on them.
+    pub fn from_json(value: &Value) -> Result<Self, String> {
+        let definition = Self::parse(value)?;
+        definition.validate().map_err(|refusal| refusal.text)?;
+        Ok(definition)
+    }
+
+    /// Reads the JSON of the API or of a file, without validating it.
+    ///
+    /// # Errors
+    /// A field is unknown or of the wrong kind.
+    pub fn parse(value: &Value) -> Result<Self, String> {
+        serde_json::from_value(canonical::service(value)?).map_err(|error| error.to_string())
+    }
+
+    /// Its id as text.
+    pub fn id_text(&self) -> &str {
+        if self.id.is_empty() { &self.name } else { &self.id }
+    }
+
+    /// Its checks with their ids and names given.
+    pub fn all_checks(&self) -> Vec<CheckDefinition> {
+        let written: Vec<&CheckDefinition> = self.check.iter().chain(&self.checks).collect();
+        let many = written.len() > 1;
+        let number = |(position, check): (usize, &&CheckDefinition)| {
+            let mut check = (*check).clone();
+            if check.id.is_empty() {
+                check.id = format!("service:{}", self.id_text());
+                if many {
+                    check.id.push_str(&format!(":{}", position + 1));
+                }
+            }
+            if check.name.is_empty() {
+                check.name = format!("Service '{}' check", self.name);
+            }
+            check.service_id = self.id_text().into();
+            check
+        };
+        written.iter().enumerate().map(number).collect()
+    }
+
+    /// The instance for the catalog.
+    ///
+    /// # Errors
+    /// Its name or id is not one.
+    pub(super) fn to_node_service(&self) -> Result<NodeService, lictor_types::name::NameError> {
+        Ok(NodeService {
+            kind: self.kind.clone(),
+            id: Some(ServiceId::try_from(self.id_text().to_owned())?),
+            name: ServiceName::try_from(self.name.clone())?,
+            tags: self.tags.clone(),
+            address: self.address.clone(),
+            tagged_addresses: self.tagged_addresses.clone(),
+            meta: self.meta.clone(),
+            port: self.port,
+            socket_path: self.socket_path.clone(),
+            weights: self.weights.unwrap_or_default(),
+            enable_tag_override: self.enable_tag_override,
+            proxy: self.proxy.clone(),
+            connect: ServiceConnect { native: self.connect.native },
+            peer_name: String::new(),
+            create_index: Index(0),
+            modify_index: Index(0),
+        })
+    }
+}
+
+impl CheckDefinition {
+    /// Reads and validates the JSON of the API or of a file, for a check that stands alone.
+    ///
+    /// # Errors
+    /// Says what is wrong, in Consul's words where clients match on them.
+    pub fn from_json(value: &Value) -> Result<Self, String> {
+        let definition = Self::parse(value)?;
+        definition.validate_alone().map_err(|refusal| refusal.text)?;
+        Ok(definition)
+    }
+
+    /// Reads the JSON of the API or of a file, without validating it.
+    ///
+    /// # Errors
+    /// A field is unknown or of the wrong kind.
+    pub fn parse(value: &Value) -> Result<Self, String> {
+        serde_json::from_value(canonical::check(value)?).map_err(|error| error.to_string())
+    }
+
+    /// Its id as text.
+    pub fn id_text(&self) -> &str {
+        if self.id.is_empty() { &self.name } else { &self.id }
+    }
+
+    /// `ttl`, `http`, `tcp`.
+    pub fn kind(&self) -> &'static str {
+        if !self.http.is_empty() {
+            "http"
+        } else if !self.tcp.is_empty() {
+            "tcp"
+        } else {
+            "ttl"
+        }
+    }
+
+    /// The check for the catalog, in its first status.
+    pub(super) fn to_health_check(&self, id: CheckId) -> HealthCheck {
+        let text = |duration: Option<Duration>| duration.map(duration::format).unwrap_or_default();
+        let status = self.status.parse().unwrap_or(CheckStatus::Critical);
+        HealthCheck {
+            notes: self.notes.clone(),
+            service_id: self.service_id.clone(),
+            kind: self.kind().into(),
+            interval: text(self.interval),
+            timeout: text(self.timeout),
+            definition: CatalogDefinition {
+                http: self.http.clone(),
+                tcp: self.tcp.clone(),
+                interval: text(self.interval),
+                timeout: text(self.timeout),
+                deregister_critical_service_after: text(self.deregister_critical_service_after),
+            },
+            ..HealthCheck::new(id, &self.name, status, "")
+        }
+    }
+}
+
+/// A token's secret as text: hidden in debug output, plain in the agent's own files, which nobody else may read.
+mod token_text {
+    use lictor_types::Credential;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(token: &Credential, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&token.secret)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Credential, D::Error> {
+        Ok(Credential::new(Option::<String>::deserialize(deserializer)?.unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_of_fields_may_be_spelled_as_consul_takes_them() {
+        let written = json!({
+            "name": "web", "port": 80, "enable_tag_override": true, "tagged_addresses": {"lan": {"address": "10.0.0.1", "port": 1}},
+            "META": {"Some_Key": "v"},
+            "checks": [{"http": "http://127.0.0.1/", "tls_skip_verify": true, "interval": "10s", "Header": {"X_Y": ["z"]}},
+                       {"TTL": 5_000_000_000_u64}],
+        });
+        let service = ServiceDefinition::from_json(&written).unwrap();
+        assert!(service.enable_tag_override && service.checks[0].tls_skip_verify);
+        assert_eq!(service.meta["Some_Key"], "v");
+        assert_eq!(service.checks[0].header["X_Y"], ["z"]);
+        assert_eq!(service.tagged_addresses["lan"].address, "10.0.0.1");
+        let ids: Vec<String> = service.all_checks().into_iter().map(|check| check.id).collect();
+        assert_eq!(ids, ["service:web:1", "service:web:2"]);
+        assert_eq!(service.checks[1].ttl, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_as_it_was_written() {
+        let error = ServiceDefinition::parse(&json!({"Name": "web", "Prot": 1})).unwrap_err();
+        assert_eq!(error, "json: unknown field \"Prot\"");
+        let error = CheckDefinition::parse(&json!({"Name": "web", "htpp": ""})).unwrap_err();
+        assert_eq!(error, "json: unknown field \"htpp\"");
+    }
+
+    #[test]
+    fn a_definition_survives_being_written_down() {
+        let service = ServiceDefinition::from_json(&json!({
+            "Name": "web", "Token": "secret", "Check": {"TCP": "127.0.0.1:1", "Interval": "1m30s"},
+        }))
+        .unwrap();
+        let text = serde_json::to_value(&service).unwrap();
+        assert_eq!(ServiceDefinition::parse(&text).unwrap(), service);
+        assert!(!format!("{service:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,331 @@
+//! The agent's own services and checks against a catalog in memory.
+
+use lictor_runtime::SeededRng;
+use lictor_runtime::fs::{Crash, MemoryFs};
+use lictor_runtime::transport::Boxed;
+use lictor_types::command::Effect;
+use lictor_types::rpc::{Operation, Report};
+use lictor_types::service::NodeServices;
+use lictor_types::{Answer, Command, Freshness, Index, Node, NodeName, Outcome, Query, Read};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::Datacenter;
+
+/// A catalog of one node, which counts what it is told.
+#[derive(Default)]
+struct Catalog {
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    node: Option<Node>,
+    services: BTreeMap<String, NodeService>,
+    checks: BTreeMap<String, HealthCheck>,
+    writes: usize,
+    reads: usize,
+    refusal: Option<Refusal>,
+    denied_service: Option<String>,
+    tokens: Vec<String>,
+}
+
+impl Datacenter for Catalog {
+    fn write<'a>(&'a self, credential: &'a Credential, command: Command) -> Boxed<'a, Result<Outcome, Refusal>> {
+        Box::pin(async move {
+            let mut held = self.held.lock();
+            held.writes += 1;
+            if let Some(refusal) = &held.refusal {
+                return Err(refusal.clone());
+            }
+            held.tokens.push(credential.secret.clone());
+            match command {
+                Command::Register(registration) => {
+                    let name = registration.service.as_ref().map(|service| service.id_text().to_owned());
+                    if name.is_some() && name == held.denied_service {
+                        return Err(Refusal::permission_denied("not yours"));
+                    }
+                    if !registration.skip_node_update || held.node.is_none() {
+                        held.node = Some(Node {
+                            id: registration.id,
+                            name: registration.node,
+                            address: registration.address,
+                            datacenter: "dc1".into(),
+                            tagged_addresses: registration.tagged_addresses,
+                            meta: registration.node_meta,
+                            create_index: Index(1),
+                            modify_index: Index(1),
+                        });
+                    }
+                    if let (Some(service), Some(name)) = (registration.service, name) {
+                        held.services.insert(name, service);
+                    }
+                    for check in registration.checks {
+                        held.checks.insert(check.check_id.clone().unwrap().to_string(), check);
+                    }
+                }
+                Command::Deregister(gone) => {
+                    if let Some(id) = gone.service_id {
+                        held.services.remove(id.as_str());
+                        held.checks.retain(|_, check| check.service_id != id.as_str());
+                    }
+                    if let Some(id) = gone.check_id {
+                        held.checks.remove(id.as_str());
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+            Ok(Outcome { index: Index(2), effect: Effect::Applied })
+        })
+    }
+
+    fn read<'a>(&'a self, _: &'a Credential, query: Query, _: Freshness) -> Boxed<'a, Result<Read, Refusal>> {
+        Box::pin(async move {
+            let mut held = self.held.lock();
+            held.reads += 1;
+            if let Some(refusal) = &held.refusal {
+                return Err(refusal.clone());
+            }
+            let answer = match query {
+                Query::NodeServices(_) => Answer::NodeServices(
+                    held.node.clone().map(|node| NodeServices { node, services: held.services.clone() }),
+                ),
+                Query::HealthNode(_) => Answer::Checks(held.checks.values().cloned().collect()),
+                other => panic!("{other:?}"),
+            };
+            Ok(Read { index: Index(2), answer, filtered_by_acls: false, last_contact_millis: 0, known_leader: true })
+        })
+    }
+
+    fn operate<'a>(&'a self, _: &'a Credential, _: Operation) -> Boxed<'a, Result<Report, Refusal>> {
+        Box::pin(async { Ok(Report::Done) })
+    }
+}
+
+fn identity() -> AgentIdentity {
+    AgentIdentity {
+        node_name: "n1".parse::<NodeName>().unwrap(),
+        node_id: "40e4a748-2192-161a-0510-9bf59fe950b5".into(),
+        datacenter: "dc1".into(),
+        server: false,
+        bootstrap_expect: 0,
+        address: "127.0.0.1".into(),
+        server_port: 8300,
+        serf_lan_port: 8301,
+        domain: "consul.".into(),
+        acl_enabled: false,
+        default_allow: true,
+        dev: false,
+        http_port: Some(8500),
+        https_port: None,
+        dns_port: Some(8600),
+        meta: BTreeMap::new(),
+    }
+}
+
+fn start(fs: Option<&MemoryFs>, services: &[Value]) -> (Arc<Local>, Tasks) {
+    let tasks = Tasks::new();
+    let local = Local::start(LocalSettings {
+        identity: identity(),
+        default_token: Credential::new("default"),
+        agent_token: Credential::new("agent"),
+        check_update_interval: Duration::from_secs(300),
+        services: services.iter().map(|service| ServiceDefinition::from_json(service).unwrap()).collect(),
+        checks: Vec::new(),
+        data: fs.map(|fs| (Arc::new(fs.clone()) as Arc<dyn Fs>, PathBuf::from("/data"))),
+        resolver: Resolver::from_system(),
+        rng: Arc::new(SeededRng::new(1)),
+        tasks: tasks.clone(),
+    });
+    (local.unwrap(), tasks)
+}
+
+fn in_sync(local: &Arc<Local>) -> (Arc<Catalog>, watch::Sender<u64>) {
+    let catalog = Arc::new(Catalog::default());
+    let (reconnections, receiver) = watch::channel(0);
+    local.keep_in_sync(Arc::clone(&catalog) as _, receiver);
+    (catalog, reconnections)
+}
+
+fn web() -> ServiceDefinition {
+    ServiceDefinition::from_json(&json!({"Name": "web", "Port": 80, "Check": {"TTL": "10s"}})).unwrap()
+}
+
+async fn register(local: &Arc<Local>) {
+    local.register_service(web(), false, Credential::anonymous()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_is_in_the_catalog_when_it_is_acknowledged() {
+    let (local, _tasks) = start(None, &[]);
+    let (catalog, _reconnections) = in_sync(&local);
+    register(&local).await;
+    assert_eq!(catalog.held.lock().services["web"].port, 80);
+    assert_eq!(catalog.held.lock().checks["service:web"].status, CheckStatus::Critical);
+    assert_eq!(catalog.held.lock().tokens, ["agent", "default"]);
+    local.set_ttl(&"service:web".parse().unwrap(), CheckStatus::Passing, "fine").await.unwrap();
+    assert_eq!(catalog.held.lock().checks["service:web"].status, CheckStatus::Passing);
+    local.deregister_service(&"web".parse().unwrap()).await.unwrap();
+    assert!(catalog.held.lock().services.is_empty() && catalog.held.lock().checks.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_agrees_is_compared_and_not_told_again() {
+    let (local, _tasks) = start(None, &[json!({"Name": "web"})]);
+    let (catalog, _reconnections) = in_sync(&local);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let writes = catalog.held.lock().writes;
+    let reads = catalog.held.lock().reads;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(catalog.held.lock().writes, writes);
+    assert!(catalog.held.lock().reads >= reads + 8, "it was compared every minute or two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_catalog_that_lost_everything_gets_it_back_and_strays_are_removed() {
+    let (local, _tasks) = start(None, &[json!({"Name": "web"})]);
+    let (catalog, _reconnections) = in_sync(&local);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    {
+        let mut held = catalog.held.lock();
+        let stray = NodeService { id: Some("old".parse().unwrap()), ..held.services["web"].clone() };
+        held.services = BTreeMap::from([("old".to_owned(), stray)]);
+    }
+    tokio::time::sleep(Duration::from_secs(121)).await;
+    assert_eq!(catalog.held.lock().services.keys().collect::<Vec<_>>(), ["web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_reached_again_is_compared_at_once() {
+    let (local, _tasks) = start(None, &[json!({"Name": "web"})]);
+    let (catalog, reconnections) = in_sync(&local);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    catalog.held.lock().services.clear();
+    reconnections.send_modify(|count| *count += 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(catalog.held.lock().services.contains_key("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_without_a_leader_is_acknowledged_and_told_later() {
+    let (local, _tasks) = start(None, &[]);
+    let (catalog, _reconnections) = in_sync(&local);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    catalog.held.lock().refusal = Some(Refusal::no_leader());
+    register(&local).await;
+    assert!(catalog.held.lock().services.is_empty());
+    catalog.held.lock().refusal = None;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(catalog.held.lock().services.contains_key("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_does_not_stop_the_others_and_is_not_hammered() {
+    let (local, _tasks) = start(None, &[json!({"Name": "denied"}), json!({"Name": "web"})]);
+    let (catalog, _reconnections) = in_sync(&local);
+    catalog.held.lock().denied_service = Some("denied".into());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(catalog.held.lock().services.keys().collect::<Vec<_>>(), ["web"]);
+    let writes = catalog.held.lock().writes;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let more = catalog.held.lock().writes - writes;
+    assert!((5..30).contains(&more), "{more} tries in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_whose_owner_is_silent_expires_and_says_what_it_heard_last() {
+    let (local, _tasks) = start(None, &[]);
+    register(&local).await;
+    let id: CheckId = "service:web".parse().unwrap();
+    local.set_ttl(&id, CheckStatus::Passing, "all well").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(local.check(&id).unwrap().status, CheckStatus::Passing);
+    local.set_ttl(&id, CheckStatus::Passing, "all well").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(local.check(&id).unwrap().status, CheckStatus::Passing);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let check = local.check(&id).unwrap();
+    assert_eq!(check.status, CheckStatus::Critical);
+    assert_eq!(check.output, "TTL expired (last output before timeout follows): all well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_through_the_api_survives_a_crash_with_its_status() {
+    let fs = MemoryFs::new();
+    let (local, tasks) = start(Some(&fs), &[]);
+    register(&local).await;
+    local.set_ttl(&"service:web".parse().unwrap(), CheckStatus::Warning, "slow").await.unwrap();
+    local
+        .register_service(
+            ServiceDefinition { name: "gone".into(), ..ServiceDefinition::default() },
+            false,
+            Credential::anonymous(),
+        )
+        .await
+        .unwrap();
+    local.deregister_service(&"gone".parse().unwrap()).await.unwrap();
+    tasks.cancel();
+    fs.crash(Crash::DropUnsynced);
+    let (again, _tasks) = start(Some(&fs), &[]);
+    assert_eq!(again.services().keys().map(ServiceId::as_str).collect::<Vec<_>>(), ["web"]);
+    let check = again.check(&"service:web".parse().unwrap()).unwrap();
+    assert_eq!((check.status, check.output.as_str()), (CheckStatus::Warning, "slow"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_registration_keeps_the_status_and_replaces_checks_only_when_asked() {
+    let (local, _tasks) = start(None, &[]);
+    register(&local).await;
+    let id: CheckId = "service:web".parse().unwrap();
+    local.set_ttl(&id, CheckStatus::Passing, "ok").await.unwrap();
+    let extra = json!({"Name": "extra", "ServiceID": "web", "TTL": "1h"});
+    local.register_check(CheckDefinition::from_json(&extra).unwrap(), Credential::anonymous()).await.unwrap();
+    register(&local).await;
+    assert_eq!(local.check(&id).unwrap().status, CheckStatus::Passing);
+    assert_eq!(local.checks().len(), 2);
+    local.register_service(web(), true, Credential::anonymous()).await.unwrap();
+    assert_eq!(local.checks().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_ids_are_refused_in_the_words_that_clients_match_on() {
+    let (local, _tasks) = start(None, &[json!({"Name": "web"})]);
+    let refusal = local.deregister_service(&"x".parse().unwrap()).await.unwrap_err();
+    assert_eq!(
+        (refusal.status(), refusal.text.as_str()),
+        (404, "Unknown service ID \"x\". Ensure that the service ID is passed, not the service name.")
+    );
+    let refusal = local.set_ttl(&"x".parse().unwrap(), CheckStatus::Passing, "").await.unwrap_err();
+    assert_eq!(
+        (refusal.status(), refusal.text.as_str()),
+        (404, "Unknown check ID \"x\". Ensure that the check ID is passed, not the check name.")
+    );
+    let check = CheckDefinition::from_json(&json!({"Name": "c", "ServiceID": "x", "TTL": "1s"})).unwrap();
+    let refusal = local.register_check(check, Credential::anonymous()).await.unwrap_err();
+    assert_eq!((refusal.status(), refusal.text.as_str()), (404, "ServiceID \"x\" does not exist"));
+    let check = CheckDefinition::from_json(&json!({"Name": "c", "TCP": "127.0.0.1:1", "Interval": "1h"})).unwrap();
+    local.register_check(check, Credential::anonymous()).await.unwrap();
+    let refusal = local.set_ttl(&"c".parse().unwrap(), CheckStatus::Passing, "").await.unwrap_err();
+    assert_eq!((refusal.status(), refusal.text.as_str()), (500, "CheckID \"c\" does not have associated TTL"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn maintenance_makes_an_instance_critical_until_it_ends() {
+    let (local, _tasks) = start(None, &[json!({"Name": "web"})]);
+    let id: ServiceId = "web".parse().unwrap();
+    assert_eq!(local.service_health("web").unwrap().status, "passing");
+    local.set_service_maintenance(&id, true, "", Credential::anonymous()).await.unwrap();
+    assert_eq!(local.service_health("web").unwrap().status, "maintenance");
+    let check = local.check(&"_service_maintenance:web".parse().unwrap()).unwrap();
+    assert!(check.notes.contains("no reason was provided"), "{}", check.notes);
+    local.set_service_maintenance(&id, false, "", Credential::anonymous()).await.unwrap();
+    assert_eq!(local.service_health("web").unwrap().status, "passing");
+    local.set_node_maintenance(true, "upgrade", Credential::anonymous()).await.unwrap();
+    assert_eq!(local.service_health_by_name("WEB")[0].status, "maintenance");
+}
+
+#[test]
+fn an_output_is_cut_at_its_limit_between_characters() {
+    assert_eq!(cut("short", 10), "short");
+    assert_eq!(cut("aäb", 2), "a ... (captured 1 of 4 bytes)");
+}

@@ -1,0 +1,302 @@
+//! What a definition must be before the agent takes it. The texts are Consul's where clients match on them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lictor_types::service::KIND_CONNECT_PROXY;
+use lictor_types::{CheckId, CheckStatus, Refusal, ServiceId, ServiceName};
+
+use super::definition::{CheckDefinition, ServiceDefinition};
+
+/// Pairs of meta that a service may have.
+const META_PAIRS_MAX: usize = 64;
+/// Bytes of the longest key of meta.
+const META_KEY_BYTES_MAX: usize = 128;
+/// Bytes of the longest value of meta.
+const META_VALUE_BYTES_MAX: usize = 512;
+/// Tags that a service may have.
+const TAGS_MAX: usize = 256;
+/// Checks that one service may define.
+const CHECKS_MAX: usize = 64;
+/// Bytes of the longest text in a definition that is not a name: notes, URL, body.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// The largest weight: that of a DNS record.
+const WEIGHT_MAX: u32 = 65535;
+
+impl ServiceDefinition {
+    /// Whether the agent can take it.
+    ///
+    /// # Errors
+    /// 400 with what is wrong.
+    pub fn validate(&self) -> Result<(), Refusal> {
+        if self.name.is_empty() {
+            return Err(Refusal::bad_request("Missing service name"));
+        }
+        ServiceName::try_from(self.name.clone()).map_err(bad)?;
+        ServiceId::try_from(self.id_text().to_owned()).map_err(bad)?;
+        if self.address.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+            return Err(Refusal::bad_request("Invalid service address"));
+        }
+        self.validate_meta().map_err(|problem| bad(format!("Invalid Service Meta: {problem}")))?;
+        self.validate_shape().map_err(|problem| bad(format!("Validation failed: {problem}")))?;
+        let checks = self.all_checks();
+        if checks.len() > CHECKS_MAX {
+            return Err(bad(format!("a service may define {CHECKS_MAX} checks, not {}", checks.len())));
+        }
+        for check in &checks {
+            check.validate_kind().map_err(|problem| bad(format!("Invalid check: {problem}")))?;
+            check.served()?;
+            if !check.status.is_empty() && check.status.parse::<CheckStatus>().is_err() {
+                return Err(bad("Status for checks must 'passing', 'warning', 'critical'"));
+            }
+            CheckId::try_from(check.id_text().to_owned()).map_err(bad)?;
+        }
+        Ok(())
+    }
+
+    fn validate_meta(&self) -> Result<(), String> {
+        if self.meta.len() > META_PAIRS_MAX {
+            return Err(format!("Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"));
+        }
+        for (key, value) in &self.meta {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if key.is_empty() {
+                return Err("Couldn't load metadata pair ('', ...): Key cannot be blank".into());
+            }
+            if !key.chars().all(allowed) {
+                return Err(format!("Couldn't load metadata pair ({key:?}, ...): Key contains invalid characters"));
+            }
+            if key.len() > META_KEY_BYTES_MAX {
+                return Err(format!("Key is too long (limit: {META_KEY_BYTES_MAX} characters)"));
+            }
+            if key.starts_with("consul-") {
+                return Err(format!(
+                    "Couldn't load metadata pair ({key:?}, ...): Key prefix 'consul-' is reserved for internal use"
+                ));
+            }
+            if value.len() > META_VALUE_BYTES_MAX {
+                return Err(format!("Value is too long (limit: {META_VALUE_BYTES_MAX} characters)"));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_shape(&self) -> Result<(), String> {
+        if self.connect.sidecar_service.is_some() {
+            return Err("Connect.SidecarService is not served: register the proxy as a service of its own with Kind \
+                        \"connect-proxy\", or run the sidecar, which does it"
+                .into());
+        }
+        if self.tags.len() > TAGS_MAX || self.tags.iter().any(|tag| tag.len() > lictor_types::name::NAME_BYTES_MAX) {
+            return Err(format!("at most {TAGS_MAX} tags of {} bytes are allowed", lictor_types::name::NAME_BYTES_MAX));
+        }
+        if [&self.address, &self.socket_path].iter().any(|text| text.len() > lictor_types::name::NAME_BYTES_MAX) {
+            return Err(format!("an address has {} bytes at most", lictor_types::name::NAME_BYTES_MAX));
+        }
+        if let Some(weights) = self.weights {
+            if weights.passing == 0 {
+                return Err("Passing must be greater than 0".into());
+            }
+            if weights.passing > WEIGHT_MAX || weights.warning > WEIGHT_MAX {
+                return Err(format!("DNS Weight must be between 0 and {WEIGHT_MAX}"));
+            }
+        }
+        match self.kind.as_str() {
+            "" => Ok(()),
+            KIND_CONNECT_PROXY => self.validate_proxy(),
+            other => Err(format!("Kind {other:?} is not served: leave it empty, or write \"connect-proxy\"")),
+        }
+    }
+
+    fn validate_proxy(&self) -> Result<(), String> {
+        if self.proxy.destination_service_name.trim().is_empty() {
+            return Err("Proxy.DestinationServiceName must be non-empty for Connect proxy services".into());
+        }
+        if self.port == 0 && self.socket_path.is_empty() {
+            return Err("Port or SocketPath must be set for a Connect proxy".into());
+        }
+        if self.connect.native {
+            return Err("A Proxy cannot also be Connect Native, only typical services".into());
+        }
+        Ok(())
+    }
+}
+
+impl CheckDefinition {
+    /// Whether the agent can take it as a check that stands alone.
+    ///
+    /// # Errors
+    /// 400 with what is wrong; 500 for a script.
+    pub fn validate_alone(&self) -> Result<(), Refusal> {
+        if self.name.is_empty() {
+            return Err(bad("Missing check name"));
+        }
+        if !self.status.is_empty() && self.status.parse::<CheckStatus>().is_err() {
+            return Err(bad("Bad check status"));
+        }
+        self.validate_kind().map_err(|problem| bad(format!("Invalid check: {problem}")))?;
+        CheckId::try_from(self.id_text().to_owned()).map_err(bad)?;
+        self.served()
+    }
+
+    fn validate_kind(&self) -> Result<(), String> {
+        let (interval, ttl) = (self.interval.unwrap_or_default(), self.ttl.unwrap_or_default());
+        let alias = self.not_served.iter().any(|kind| kind == "Alias");
+        let others = self.not_served.iter().any(|kind| kind != "Alias");
+        let runs = !self.http.is_empty() || !self.tcp.is_empty() || !self.script_args.is_empty() || others;
+        if !interval.is_zero() && !ttl.is_zero() {
+            return Err("Interval and TTL cannot both be specified".into());
+        }
+        if runs && interval.is_zero() {
+            return Err("Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks".into());
+        }
+        if alias && !interval.is_zero() {
+            return Err("Interval cannot be set for Alias checks".into());
+        }
+        if alias && !ttl.is_zero() {
+            return Err("TTL must be not be set for Alias checks".into());
+        }
+        if !runs && !alias && ttl.is_zero() {
+            return Err("TTL must be > 0 for TTL checks".into());
+        }
+        if self.output_max_size < 0 {
+            return Err("MaxOutputMaxSize must be positive".into());
+        }
+        if self.failures_before_warning.is_some_and(|warning| warning > self.failures_before_critical) {
+            return Err("FailuresBeforeWarning can't be higher than FailuresBeforeCritical".into());
+        }
+        if let Some(kind) = self.not_served.first() {
+            return Err(format!("{kind} checks are not served yet; use an HTTP, TCP or TTL check"));
+        }
+        if !self.http.is_empty() && !self.tcp.is_empty() {
+            return Err("HTTP and TCP cannot both be specified".into());
+        }
+        if !self.http.is_empty() {
+            super::target::HttpTarget::parse(&self.http)?;
+            let method = if self.method.is_empty() { "GET" } else { &self.method };
+            http::Method::from_bytes(method.as_bytes()).map_err(|_| format!("Method {method:?} is not one"))?;
+            self.validate_headers()?;
+        }
+        if !self.tcp.is_empty() {
+            super::target::split_host_port(&self.tcp)?;
+        }
+        let texts = [&self.notes, &self.http, &self.body, &self.tcp];
+        if texts.iter().any(|text| text.len() > TEXT_BYTES_MAX) {
+            return Err(format!("no text of a check may have more than {TEXT_BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+
+    fn validate_headers(&self) -> Result<(), String> {
+        for (name, values) in &self.header {
+            http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("Header {name:?} is not one"))?;
+            if values.iter().any(|value| http::HeaderValue::from_str(value).is_err()) {
+                return Err(format!("Header {name:?} has a value with characters that no header may have"));
+            }
+        }
+        Ok(())
+    }
+
+    fn served(&self) -> Result<(), Refusal> {
+        if self.script_args.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal::failed(
+                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
+                 'enable_local_script_checks' to true",
+            ))
+        }
+    }
+}
+
+/// The shortest interval at which a check runs; shorter ones are this.
+pub(super) const INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+fn bad(problem: impl std::fmt::Display) -> Refusal {
+    Refusal::bad_request(problem.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(value: &Value) -> (u16, String) {
+        let refusal = ServiceDefinition::parse(value).unwrap().validate().unwrap_err();
+        (refusal.status(), refusal.text)
+    }
+
+    fn check(value: &Value) -> (u16, String) {
+        let refusal = CheckDefinition::parse(value).unwrap().validate_alone().unwrap_err();
+        (refusal.status(), refusal.text)
+    }
+
+    #[test]
+    fn a_service_is_refused_in_the_words_that_clients_match_on() {
+        for (written, text) in [
+            (json!({}), "Missing service name"),
+            (json!({"Name": "a", "Address": "0.0.0.0"}), "Invalid service address"),
+            (json!({"Name": "a", "Address": "::"}), "Invalid service address"),
+            (
+                json!({"Name": "a", "Check": {"Interval": "1s", "TTL": "1s"}}),
+                "Invalid check: Interval and TTL cannot both be specified",
+            ),
+            (
+                json!({"Name": "a", "Check": {"HTTP": "http://127.0.0.1/"}}),
+                "Invalid check: Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks",
+            ),
+            (
+                json!({"Name": "a", "Check": {"TTL": "1s", "Status": "ok"}}),
+                "Status for checks must 'passing', 'warning', 'critical'",
+            ),
+            (
+                json!({"Name": "a", "Weights": {"Passing": 0, "Warning": 1}}),
+                "Validation failed: Passing must be greater than 0",
+            ),
+        ] {
+            assert_eq!(service(&written), (400, text.into()), "{written}");
+        }
+        assert!(service(&json!({"Name": "a", "Connect": {"SidecarService": {}}})).1.contains("is not served"));
+    }
+
+    #[test]
+    fn a_check_is_refused_in_the_words_that_clients_match_on() {
+        for (written, status, text) in [
+            (json!({}), 400, "Missing check name"),
+            (json!({"Name": "a", "Status": "ok", "TTL": "1s"}), 400, "Bad check status"),
+            (json!({"Name": "a"}), 400, "Invalid check: TTL must be > 0 for TTL checks"),
+            (
+                json!({"Name": "a", "TTL": "1s", "OutputMaxSize": -1}),
+                400,
+                "Invalid check: MaxOutputMaxSize must be positive",
+            ),
+            (
+                json!({"Name": "a", "TTL": "1s", "FailuresBeforeWarning": 2, "FailuresBeforeCritical": 1}),
+                400,
+                "Invalid check: FailuresBeforeWarning can't be higher than FailuresBeforeCritical",
+            ),
+            (
+                json!({"Name": "a", "AliasService": "b", "Interval": "1s"}),
+                400,
+                "Invalid check: Interval cannot be set for Alias checks",
+            ),
+            (
+                json!({"Name": "a", "AliasService": "b", "TTL": "1s"}),
+                400,
+                "Invalid check: TTL must be not be set for Alias checks",
+            ),
+            (
+                json!({"Name": "a", "Args": ["x"], "Interval": "1s"}),
+                500,
+                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or 'enable_local_script_checks' to true",
+            ),
+        ] {
+            assert_eq!(check(&written), (status, text.into()), "{written}");
+        }
+        assert!(
+            check(&json!({"Name": "a", "GRPC": "x:1", "Interval": "1s"})).1.contains("gRPC checks are not served yet")
+        );
+        assert!(check(&json!({"Name": "a", "HTTP": "file:///etc/passwd", "Interval": "1s"})).1.contains("http://"));
+    }
+}

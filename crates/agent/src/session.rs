@@ -1,0 +1,258 @@
+//! A client's way in: the login, and the renewal of its certificate afterwards.
+//!
+//! Invariants
+//! - The private key is made here and never leaves the process.
+//! - Renewal goes over the present certificate; only when that has expired, the proof is shown again.
+//! - Attempts never stop and never hurry: the pause between them grows up to a limit.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_identity::{KeyedChain, MaterialError, RpcMaterial, SigningRequest, SpiffeId, TrustDomain, renewal_moment};
+use lictor_runtime::transport::SharedTransport;
+use lictor_runtime::{Clock, Rng};
+use lictor_types::rpc::{Login, LoginGrant, LoginHello, Operation, Report};
+use lictor_types::{Credential, NodeName, ServiceName, Timestamp};
+
+use crate::datacenter::SharedDatacenter;
+use crate::rpc::login::{self, LoginError};
+
+/// The largest proof that is read: a ServiceAccount token has one or two thousand bytes.
+const PROOF_BYTES_MAX: u64 = 64 * 1024;
+/// The longest single wait for a renewal: after it the wall clock is read again, as machines sleep and clocks are set.
+const CLOCK_STEP: Duration = Duration::from_secs(60);
+/// The pause after the first failure; doubled after each further round over all servers.
+const RETRY_SHORTEST: Duration = Duration::from_millis(100);
+/// The longest pause between two rounds.
+const RETRY_LONGEST: Duration = Duration::from_secs(15);
+/// How long a signature may take.
+const SIGN_LIMIT: Duration = Duration::from_secs(15);
+
+/// What a client shows for its first certificate.
+#[derive(Clone)]
+pub enum Proof {
+    /// A file, read anew at each login: Kubernetes replaces it before it expires.
+    File(PathBuf),
+    /// The proof itself.
+    Secret(String),
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => formatter.debug_tuple("File").field(path).finish(),
+            Self::Secret(_) => formatter.write_str("Secret(<hidden>)"),
+        }
+    }
+}
+
+/// Why an attempt to log in failed.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    /// The proof is not there.
+    #[error("cannot read the login token {path}: {source}")]
+    Proof {
+        /// Where it should be.
+        path: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The servers did not let us in.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// What came back cannot be used.
+    #[error("the agent's certificate cannot be used: {0}")]
+    Unusable(#[from] MaterialError),
+    /// The trust domain in the grant is none.
+    #[error("the servers' trust domain cannot be used: {0}")]
+    TrustDomain(#[from] lictor_identity::SpiffeError),
+}
+
+/// Logs a client in.
+pub struct Session {
+    /// Dials servers.
+    pub transport: SharedTransport,
+    /// Gets the certificate, for every connection from then on.
+    pub material: Arc<RpcMaterial>,
+    /// `host:port` of servers, at least one.
+    pub servers: Vec<String>,
+    /// What is shown.
+    pub proof: Proof,
+    /// The node to be.
+    pub node: NodeName,
+    /// The services to be.
+    pub services: Vec<ServiceName>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+}
+
+/// A login that was granted; the agent's certificate is in force.
+pub struct Granted {
+    /// What the servers granted.
+    pub grant: LoginGrant,
+    /// The trust domain in it.
+    pub trust_domain: TrustDomain,
+    chain: KeyedChain,
+}
+
+impl Session {
+    /// Logs in, however long it takes.
+    pub async fn login(&self) -> Granted {
+        let mut failures: u32 = 0;
+        loop {
+            let server = &self.servers[failures as usize % self.servers.len()];
+            match self.attempt(server).await {
+                Ok(granted) => {
+                    tracing::info!(node = %self.node, server, datacenter = granted.grant.datacenter,
+                        not_after = %shown(&granted.chain), "logged in");
+                    return granted;
+                }
+                Err(error) => {
+                    tracing::warn!(node = %self.node, server, %error, attempt = failures + 1, "cannot log in; trying again");
+                    // A round over all servers is quick, the pause between rounds grows.
+                    tokio::time::sleep(self.pause(failures / self.servers.len() as u32)).await;
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Keeps the certificate fresh, for ever. A new login hands its token to `relogged`.
+    pub async fn keep(
+        self,
+        granted: Granted,
+        datacenter: SharedDatacenter,
+        credential: impl Fn() -> Credential + Send + Sync,
+        relogged: impl Fn(Credential) + Send + Sync,
+    ) {
+        let Granted { grant, mut chain, .. } = granted;
+        loop {
+            self.until_renewal(&chain).await;
+            chain = self.renew(&grant, &chain, &datacenter, &credential, &relogged).await;
+            tracing::info!(node = %self.node, not_after = %shown(&chain), "renewed the agent's certificate");
+        }
+    }
+
+    async fn attempt(&self, server: &str) -> Result<Granted, AttemptError> {
+        let proof = read_proof(&self.proof)?;
+        let mut key_pem = None;
+        let ask = |hello: &LoginHello| {
+            let id = self.agent_id(&hello.trust_domain, &hello.datacenter)?;
+            let request = SigningRequest::create(&id).map_err(|error| error.to_string())?;
+            key_pem = Some(request.key_pem);
+            let (node, services) = (self.node.clone(), self.services.clone());
+            Ok(Login { proof, node, services, csr: request.csr_pem.into_bytes() })
+        };
+        let grant = login::login(&*self.transport, server, ask).await?;
+        let key_pem = key_pem.ok_or_else(|| LoginError::Request("the server granted what was not asked for".into()))?;
+        let chain = self.take(&grant.chain_pem, &key_pem)?;
+        Ok(Granted { trust_domain: grant.trust_domain.parse()?, grant, chain })
+    }
+
+    fn agent_id(&self, trust_domain: &str, datacenter: &str) -> Result<SpiffeId, String> {
+        let trust_domain: TrustDomain = trust_domain.parse().map_err(|error| format!("{error}"))?;
+        SpiffeId::client(&trust_domain, datacenter, self.node.as_str()).map_err(|error| error.to_string())
+    }
+
+    /// Puts a certificate in force.
+    fn take(&self, chain_pem: &str, key_pem: &str) -> Result<KeyedChain, MaterialError> {
+        let chain = KeyedChain::from_pem(chain_pem, key_pem)?;
+        chain.check_validity(self.clock.now())?;
+        self.material.set_own(chain.clone());
+        Ok(chain)
+    }
+
+    async fn until_renewal(&self, chain: &KeyedChain) {
+        let moment = renewal_moment(chain.not_before(), chain.not_after(), self.rng.next_u64());
+        loop {
+            let left = moment.duration_since(self.clock.now()).unwrap_or_default();
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(CLOCK_STEP)).await;
+        }
+    }
+
+    /// A new certificate, however long it takes.
+    async fn renew(
+        &self,
+        grant: &LoginGrant,
+        present: &KeyedChain,
+        datacenter: &SharedDatacenter,
+        credential: &(impl Fn() -> Credential + Sync),
+        relogged: &(impl Fn(Credential) + Sync),
+    ) -> KeyedChain {
+        let mut failures = 0;
+        loop {
+            if present.not_after() <= self.clock.now() {
+                tracing::warn!(node = %self.node, "the agent's certificate has expired; logging in again");
+                let granted = self.login().await;
+                relogged(granted.grant.token);
+                return granted.chain;
+            }
+            match self.sign(grant, datacenter, &credential()).await {
+                Ok(chain) => return chain,
+                Err(reason) => {
+                    tracing::warn!(node = %self.node, reason, attempt = failures + 1,
+                        "cannot renew the agent's certificate; trying again");
+                    tokio::time::sleep(self.pause(failures)).await;
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    async fn sign(
+        &self,
+        grant: &LoginGrant,
+        datacenter: &SharedDatacenter,
+        credential: &Credential,
+    ) -> Result<KeyedChain, String> {
+        let id = self.agent_id(&grant.trust_domain, &grant.datacenter)?;
+        let request = SigningRequest::create(&id).map_err(|error| error.to_string())?;
+        let operation = Operation::SignAgent(request.csr_pem.into_bytes());
+        let answer = tokio::time::timeout(SIGN_LIMIT, datacenter.operate(credential, operation))
+            .await
+            .map_err(|_| format!("no server signed within {SIGN_LIMIT:?}"))?;
+        match answer {
+            Ok(Report::Leaf(signed)) => {
+                self.take(&signed.chain_pem, &request.key_pem).map_err(|error| error.to_string())
+            }
+            Ok(_) => Err("the servers answered with something else than a certificate".into()),
+            Err(refusal) => Err(refusal.to_string()),
+        }
+    }
+
+    /// The pause after so many failures: doubling, limited, and spread over its upper half, so that the clients of a
+    /// datacenter do not come back all at once.
+    fn pause(&self, failures: u32) -> Duration {
+        let whole = RETRY_SHORTEST.saturating_mul(1 << failures.min(16)).min(RETRY_LONGEST);
+        whole / 2 + Duration::from_millis(self.rng.below(whole.as_millis() as u64 / 2 + 1))
+    }
+}
+
+fn shown(chain: &KeyedChain) -> String {
+    Timestamp::from(chain.not_after()).to_rfc3339()
+}
+
+fn read_proof(proof: &Proof) -> Result<String, AttemptError> {
+    let path = match proof {
+        Proof::Secret(secret) => return Ok(secret.clone()),
+        Proof::File(path) => path,
+    };
+    let wrong = |source: io::Error| AttemptError::Proof { path: path.display().to_string(), source };
+    let length = std::fs::metadata(path).map_err(wrong)?.len();
+    if length > PROOF_BYTES_MAX {
+        return Err(wrong(io::Error::other(format!("it has {length} bytes; at most {PROOF_BYTES_MAX} are read"))));
+    }
+    let proof = std::fs::read_to_string(path).map_err(wrong)?.trim().to_owned();
+    if proof.is_empty() {
+        return Err(wrong(io::Error::other("it is empty")));
+    }
+    Ok(proof)
+}

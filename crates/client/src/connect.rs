@@ -1,0 +1,137 @@
+//! Dialling: names through our resolver, TLS where the URL says so.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use lictor_runtime::{Resolver, Stream};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// TCP and TLS together.
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Dials one address.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    resolver: Resolver,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Connector {
+    pub(crate) fn new(base: &str, ca_pem: Option<&str>, server_name: Option<String>) -> Result<Self, String> {
+        let uri: Uri = base.parse().map_err(|error| format!("{base:?} is not a URL: {error}"))?;
+        let host = uri.host().ok_or_else(|| format!("{base:?} has no host"))?.trim_matches(['[', ']']).to_owned();
+        let tls = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => {
+                let ca = ca_pem.ok_or_else(|| format!("{base} is https: name the file of its CA with -ca-file"))?;
+                let name = server_name.unwrap_or(host);
+                let name = ServerName::try_from(name.clone()).map_err(|error| format!("{name:?}: {error}"))?;
+                Some((TlsConnector::from(Arc::new(tls_config(ca)?)), name))
+            }
+            _ => return Err(format!("{base:?} must begin with http:// or https://")),
+        };
+        let resolver = Resolver::from_system();
+        Ok(Self { resolver, tls })
+    }
+
+    async fn dial(self, uri: Uri) -> io::Result<Dialled> {
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+        for address in self.resolver.resolve(&format!("{host}:{port}")).await? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    let stream: Stream = match &self.tls {
+                        None => Box::new(stream),
+                        Some((tls, name)) => Box::new(tls.connect(name.clone(), stream).await?),
+                    };
+                    return Ok(Dialled(stream));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+fn tls_config(ca_pem: &str) -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("the CA cannot be read: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("the CA cannot be used: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("the CA file holds no certificate".into());
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Dialled>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            tokio::time::timeout(DIAL_LIMIT, connector.dial(uri))
+                .await
+                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {DIAL_LIMIT:?}")))?
+                .map(TokioIo::new)
+        })
+    }
+}
+
+/// A dialled stream, as hyper's pool wants it.
+pub(crate) struct Dialled(Stream);
+
+impl Connection for Dialled {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Dialled {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Dialled {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,129 @@
+//! What each command and each query requires.
+//!
+//! Where a registration replaces a row that belongs to another service or node, that one's right is required too.
+
+use lictor_types::query::{IntentionMatch, IntentionQuery};
+use lictor_types::service::KIND_CONNECT_PROXY;
+use lictor_types::{Command, Deregistration, HealthCheck, KvVerb, Query, Refusal, Registration, Requirement, Resource};
+
+use crate::access::Rules;
+use crate::store::Store;
+use crate::tables::nodes::node_key;
+
+/// What `command` requires as the rows are now.
+pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) -> Result<Vec<Requirement>, Refusal> {
+    Ok(match command {
+        Command::Register(registration) => needs_of_registration(store, registration)?,
+        Command::Deregister(what) => vec![needs_of_deregistration(store, rules, what)],
+        Command::Kv(kv) => {
+            let resource = if kv.verb == KvVerb::DeleteTree { Resource::KeyPrefix } else { Resource::Key };
+            vec![Requirement::write(resource, kv.key.as_str())]
+        }
+        Command::IntentionsSet(it) => vec![Requirement::write(Resource::Intention, it.entry.name.as_str())],
+        Command::IntentionsDelete(it) => vec![Requirement::write(Resource::Intention, it.name.as_str())],
+        Command::IntentionUpsert(it) => vec![Requirement::write(Resource::Intention, it.destination.as_str())],
+        Command::IntentionDelete(it) => vec![Requirement::write(Resource::Intention, it.destination.as_str())],
+        Command::TokenSet(_) | Command::TokenDelete(_) | Command::JoinTokenSet(_) => {
+            vec![Requirement::write(Resource::Acl, "")]
+        }
+        Command::JoinTokenUse(_)
+        | Command::ClusterInitialize(_)
+        | Command::AuthorityInitialize(_)
+        | Command::ServiceClaim(_)
+        | Command::ServerRemoved(_)
+        | Command::RegisterWithin(_) => {
+            return Err(Refusal::permission_denied("only the leader itself makes this change"));
+        }
+    })
+}
+
+/// What `query` requires before anything is looked up; most questions are answered row by row instead.
+pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
+    match query {
+        Query::KvGet(key) => Some(Requirement::read(Resource::Key, key.as_str())),
+        Query::IntentionExact(IntentionQuery { destination: name, .. })
+        | Query::IntentionMatch(IntentionMatch { name, .. })
+        | Query::ServiceIntentions(name) => Some(Requirement::read(Resource::Intention, name.as_str())),
+        Query::KvList(_)
+        | Query::KvKeys(_)
+        | Query::Nodes(_)
+        | Query::Node(_)
+        | Query::Services(_)
+        | Query::ServiceNodes(_)
+        | Query::NodeServices(_)
+        | Query::HealthService(_)
+        | Query::HealthNode(_)
+        | Query::HealthChecks(_)
+        | Query::HealthState(_)
+        | Query::CaRoots
+        | Query::Intentions
+        | Query::ServiceIntentionsList => None,
+    }
+}
+
+/// Who may write a node may take anything off it, as an agent must that tidies up after services it has no token of.
+fn needs_of_deregistration(store: &Store, rules: &Rules, what: &Deregistration) -> Requirement {
+    let node = Requirement::write(Resource::Node, what.node.as_str());
+    match store.service_behind(what) {
+        Some(service) if !service.is_empty() && !rules.allows(&node) => Requirement::write(Resource::Service, service),
+        _ => node,
+    }
+}
+
+/// What a registration requires as the rows are now.
+pub(crate) fn needs_of_registration(store: &Store, registration: &Registration) -> Result<Vec<Requirement>, Refusal> {
+    let key = node_key(&registration.node);
+    let mut needs = Vec::new();
+    if store.node_after(registration).is_some() {
+        needs.push(Requirement::write(Resource::Node, registration.node.as_str()));
+        // The same id under another name: that node goes.
+        if let Some(renamed) = store.nodes.by_id(&registration.id).filter(|node| node_key(&node.name) != key) {
+            needs.push(Requirement::write(Resource::Node, renamed.name.as_str()));
+        }
+    }
+    if let Some(service) = &registration.service {
+        needs.push(Requirement::write(Resource::Service, service.name.as_str()));
+        if service.kind == KIND_CONNECT_PROXY {
+            needs.push(Requirement::write(Resource::Service, service.proxy.destination_service_name.as_str()));
+        }
+        if let Some(old) = store.services.get(&key, service.id_text()).filter(|old| old.name != service.name) {
+            needs.push(Requirement::write(Resource::Service, old.name.as_str()));
+        }
+    }
+    for check in registration.check.iter().chain(&registration.checks) {
+        needs_of_check(store, registration, check, &mut needs)?;
+    }
+    needs.dedup();
+    Ok(needs)
+}
+
+fn needs_of_check(
+    store: &Store,
+    registration: &Registration,
+    check: &HealthCheck,
+    needs: &mut Vec<Requirement>,
+) -> Result<(), Refusal> {
+    let key = node_key(&registration.node);
+    let node = || Requirement::write(Resource::Node, registration.node.as_str());
+    let id = check.check_id.as_ref().map_or(check.name.as_str(), |id| id.as_str());
+    if check.service_id.is_empty() {
+        needs.push(node());
+    } else {
+        let service = match &registration.service {
+            Some(service) if service.id_text() == check.service_id => Some(service.name.as_str()),
+            _ => store.services.get(&key, &check.service_id).map(|service| service.name.as_str()),
+        };
+        let Some(service) = service else {
+            return Err(Refusal::failed(format!("Unknown service ID '{}' for check ID '{id}'", check.service_id)));
+        };
+        needs.push(Requirement::write(Resource::Service, service));
+    }
+    if let Some(old) = store.checks.get(&key, id).filter(|old| old.service_id != check.service_id) {
+        needs.push(if old.service_id.is_empty() {
+            node()
+        } else {
+            Requirement::write(Resource::Service, old.service_name.as_str())
+        });
+    }
+    Ok(())
+}

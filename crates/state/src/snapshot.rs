@@ -1,0 +1,250 @@
+//! The whole state as bytes and back.
+//!
+//! A CBOR map of sections by number, one per table, each an array of rows; secondary indexes are made anew from the
+//! rows. A section that a reader does not know is skipped, one that is missing is an empty table. Rows come in the
+//! order of their keys, so equal states have equal bytes.
+
+use lictor_types::authority::AuthorityRecord;
+use lictor_types::command::{ClusterIdentity, ServiceClaim};
+use lictor_types::token::JoinToken;
+use lictor_types::{HealthCheck, Index, KvEntry, Node, NodeService, ServiceIntentions, Token};
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
+use crate::changes::Table;
+use crate::replies::Reply;
+use crate::store::Store;
+use crate::tables::Key;
+use crate::tables::kv::Tombstone;
+use crate::tables::nodes::node_key;
+
+/// The form that is written. A later one is refused: it may mean other things by the same numbers.
+const VERSION: u32 = 1;
+
+/// The numbers of the sections: append, never reuse.
+mod section {
+    pub(super) const VERSION: u32 = 0;
+    pub(super) const INDEX: u32 = 1;
+    pub(super) const LEADER_TIME: u32 = 2;
+    pub(super) const TABLE_INDEXES: u32 = 3;
+    pub(super) const KEY_INDEXES: u32 = 4;
+    pub(super) const EXTINCTIONS: u32 = 5;
+    pub(super) const NODES: u32 = 6;
+    pub(super) const SERVICES: u32 = 7;
+    pub(super) const CHECKS: u32 = 8;
+    pub(super) const KV: u32 = 9;
+    pub(super) const TOMBSTONES: u32 = 10;
+    pub(super) const REAPED: u32 = 11;
+    pub(super) const INTENTIONS: u32 = 12;
+    pub(super) const TOKENS: u32 = 13;
+    pub(super) const JOIN_TOKENS: u32 = 14;
+    pub(super) const CLUSTER: u32 = 15;
+    pub(super) const AUTHORITY: u32 = 16;
+    pub(super) const REMOVED_SERVERS: u32 = 17;
+    pub(super) const CLAIMS: u32 = 18;
+    pub(super) const REPLIES: u32 = 19;
+    /// How many there are.
+    pub(super) const COUNT: u64 = 20;
+}
+
+/// Bytes that are not a snapshot that this release can read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// They are cut short, or are something else.
+    #[error("cannot read the snapshot: {0}")]
+    Malformed(#[from] minicbor::decode::Error),
+    /// A later release wrote them.
+    #[error(
+        "the snapshot has version {0}, this release reads up to {VERSION}: restore it with the release that made it"
+    )]
+    Version(u32),
+}
+
+type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+
+impl Store {
+    /// The whole state as bytes. Equal states give equal bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut encoder = Encoder::new(Vec::new());
+        match self.write(&mut encoder) {
+            Ok(()) => encoder.into_writer(),
+            // A Vec takes every write and no encoder of ours returns an error of its own.
+            Err(error) => unreachable!("encoding to memory cannot fail: {error}"),
+        }
+    }
+
+    /// A checksum of the whole state, to compare servers by.
+    pub fn hash(&self) -> u32 {
+        crc32c::crc32c(&self.snapshot())
+    }
+
+    /// The state that a snapshot was taken of.
+    ///
+    /// # Errors
+    /// The bytes are no snapshot, or one of a later release.
+    pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let mut store = Self::new();
+        let mut decoder = Decoder::new(bytes);
+        let sections = decoder.map()?.ok_or_else(|| malformed("its sections are not counted"))?;
+        for _ in 0..sections {
+            let section = decoder.u32()?;
+            store.read_section(section, &mut decoder)?;
+        }
+        if decoder.position() != bytes.len() {
+            return Err(malformed("bytes follow its end"));
+        }
+        Ok(store)
+    }
+
+    fn write(&self, to: &mut Encoder<Vec<u8>>) -> Written {
+        to.map(section::COUNT)?;
+        to.u32(section::VERSION)?.u32(VERSION)?;
+        to.u32(section::INDEX)?.encode(self.index)?;
+        to.u32(section::LEADER_TIME)?.encode(self.leader_time)?;
+        rows(to, section::TABLE_INDEXES, self.indexes.tables.iter())?;
+        rows(to, section::KEY_INDEXES, self.indexes.keys.iter().map(|((table, key), index)| (table, &**key, index)))?;
+        rows(to, section::EXTINCTIONS, self.indexes.extinctions.iter())?;
+        rows(to, section::NODES, self.nodes.rows())?;
+        rows(to, section::SERVICES, self.services.rows().map(|(node, service)| (&**node, service)))?;
+        rows(to, section::CHECKS, self.checks.rows().map(|(_, check)| &**check))?;
+        rows(to, section::KV, self.kv.rows())?;
+        rows(to, section::TOMBSTONES, self.kv.tombstones().map(|(key, tombstone)| (&**key, tombstone)))?;
+        to.u32(section::REAPED)?.encode(self.kv.reaped())?;
+        rows(to, section::INTENTIONS, self.intentions.rows())?;
+        rows(to, section::TOKENS, self.tokens.rows())?;
+        rows(to, section::JOIN_TOKENS, self.tokens.join_tokens())?;
+        to.u32(section::CLUSTER)?.encode(self.cluster())?;
+        to.u32(section::AUTHORITY)?.encode(self.authority())?;
+        rows(to, section::REMOVED_SERVERS, self.cluster.removed_servers.iter().map(|id| &**id))?;
+        rows(
+            to,
+            section::CLAIMS,
+            self.cluster.claims.iter().map(|(service, namespace)| ServiceClaim {
+                service: service.as_ref().to_owned(),
+                namespace: namespace.as_ref().to_owned(),
+            }),
+        )?;
+        rows(to, section::REPLIES, self.replies.rows())
+    }
+
+    fn read_section(&mut self, section: u32, from: &mut Decoder<'_>) -> Result<(), SnapshotError> {
+        match section {
+            section::VERSION => {
+                let version = from.u32()?;
+                if version > VERSION {
+                    return Err(SnapshotError::Version(version));
+                }
+            }
+            section::INDEX => self.index = from.decode()?,
+            section::LEADER_TIME => self.leader_time = from.decode()?,
+            section::TABLE_INDEXES => each(from, |(table, index): (Table, Index)| {
+                self.indexes.tables.insert(table, index);
+            })?,
+            section::KEY_INDEXES => each(from, |(table, key, index): (Table, &str, Index)| {
+                self.indexes.keys.insert((table, Key::from(key)), index);
+            })?,
+            section::EXTINCTIONS => each(from, |(table, index): (Table, Index)| {
+                self.indexes.extinctions.insert(table, index);
+            })?,
+            section::NODES => each(from, |node: Node| self.nodes.insert(node))?,
+            section::SERVICES => each(from, |(node, service): (&str, NodeService)| {
+                self.services.insert(&Key::from(node), service);
+            })?,
+            section::CHECKS => each(from, |check: HealthCheck| {
+                // A stored check always names its node.
+                if let Some(node) = check.node.as_ref().map(node_key) {
+                    self.checks.insert(&node, check);
+                }
+            })?,
+            section::KV => each(from, |entry: KvEntry| self.kv.restore_entry(entry))?,
+            section::TOMBSTONES => each(from, |(key, tombstone): (&str, Tombstone)| {
+                self.kv.restore_tombstone(key, tombstone);
+            })?,
+            section::REAPED => self.kv.restore_reaped(from.decode()?),
+            section::INTENTIONS => each(from, |entry: ServiceIntentions| self.intentions.restore(entry))?,
+            section::TOKENS => each(from, |token: Token| self.tokens.restore(token))?,
+            section::JOIN_TOKENS => each(from, |token: JoinToken| {
+                self.tokens.set_join_token(token);
+            })?,
+            section::CLUSTER => self.cluster.identity = from.decode::<Option<ClusterIdentity>>()?.map(Into::into),
+            section::AUTHORITY => self.cluster.authority = from.decode::<Option<AuthorityRecord>>()?.map(Into::into),
+            section::REMOVED_SERVERS => each(from, |id: &str| {
+                self.cluster.removed_servers.insert(Key::from(id));
+            })?,
+            section::CLAIMS => each(from, |claim: ServiceClaim| {
+                self.cluster.claims.insert(Key::from(claim.service), Key::from(claim.namespace));
+            })?,
+            section::REPLIES => each(from, |reply: Reply| self.replies.insert(reply))?,
+            _ => from.skip()?,
+        }
+        Ok(())
+    }
+}
+
+fn malformed(reason: &'static str) -> SnapshotError {
+    SnapshotError::Malformed(minicbor::decode::Error::message(reason))
+}
+
+/// Writes one section.
+fn rows<T: Encode<()>>(to: &mut Encoder<Vec<u8>>, section: u32, rows: impl ExactSizeIterator<Item = T>) -> Written {
+    to.u32(section)?.array(rows.len() as u64)?;
+    for row in rows {
+        to.encode(row)?;
+    }
+    Ok(())
+}
+
+/// Reads one section row by row, so that it is never in memory twice.
+fn each<'b, T: Decode<'b, ()>>(from: &mut Decoder<'b>, mut take: impl FnMut(T)) -> Result<(), SnapshotError> {
+    for row in from.array_iter::<T>()? {
+        take(row?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_types::command::{KvCommand, KvVerb};
+    use lictor_types::{Command, Envelope, Timestamp};
+
+    use super::*;
+
+    fn store() -> Store {
+        let mut store = Store::new();
+        let command = KvCommand { verb: KvVerb::Set, key: "a".into(), value: b"1".to_vec(), flags: 0 };
+        store.apply(&Envelope { request_id: [1; 16], leader_time: Timestamp(5), command: Command::Kv(command) });
+        store
+    }
+
+    #[test]
+    fn a_section_of_a_later_release_is_skipped() {
+        let bytes = store().snapshot();
+        // 20 sections are counted in one byte behind the type: 0xb4. One more, number 99, a map that nobody knows.
+        assert_eq!(bytes[0], 0xb4);
+        let mut later = vec![0xb5];
+        later.extend_from_slice(&bytes[1..]);
+        later.extend_from_slice(&[0x18, 99, 0xa1, 0x01, 0x62, b'h', b'i']);
+        assert_eq!(Store::restore(&later).unwrap().snapshot(), bytes);
+    }
+
+    #[test]
+    fn a_missing_section_is_an_empty_table() {
+        let bytes = [0xa1, 0x01, 0x07];
+        assert_eq!(Store::restore(&bytes).unwrap().index(), Index(7));
+    }
+
+    #[test]
+    fn a_snapshot_of_a_later_version_is_refused() {
+        let error = Store::restore(&[0xa1, 0x00, 0x02]).err().unwrap();
+        assert!(matches!(error, SnapshotError::Version(2)), "{error}");
+        assert!(error.to_string().contains("version 2"), "{error}");
+    }
+
+    #[test]
+    fn cut_or_padded_bytes_are_refused() {
+        let bytes = store().snapshot();
+        for length in 0..bytes.len() {
+            assert!(Store::restore(&bytes[..length]).is_err(), "{length} of {} bytes are taken", bytes.len());
+        }
+        assert!(Store::restore(&[&bytes[..], &[0]].concat()).is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! What the cluster is: its identity, its mesh CA, the servers that must never come back, and who owns which service.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use lictor_types::authority::AuthorityRecord;
+use lictor_types::command::{ClusterIdentity, Effect, ServiceClaim};
+use lictor_types::refusal::RefusalKind;
+use lictor_types::{CaRoots, Refusal};
+
+use super::Key;
+use crate::changes::{Commit, Table};
+use crate::indexes::Indexes;
+
+#[derive(Clone, Default)]
+pub(crate) struct Cluster {
+    pub(crate) identity: Option<Arc<ClusterIdentity>>,
+    pub(crate) authority: Option<Arc<AuthorityRecord>>,
+    /// Raft ids of removed servers.
+    pub(crate) removed_servers: OrdSet<Key>,
+    /// Service to namespace.
+    pub(crate) claims: OrdMap<Key, Key>,
+}
+
+impl Cluster {
+    pub(crate) fn initialize(&mut self, identity: &ClusterIdentity) -> Effect {
+        match &self.identity {
+            Some(known) if **known == *identity => Effect::Applied,
+            Some(_) => Effect::NotApplied,
+            None => {
+                self.identity = Some(Arc::new(identity.clone()));
+                Effect::Applied
+            }
+        }
+    }
+
+    pub(crate) fn initialize_authority(
+        &mut self,
+        commit: &mut Commit,
+        indexes: &mut Indexes,
+        authority: &AuthorityRecord,
+    ) -> Effect {
+        if self.authority.is_some() {
+            return Effect::NotApplied;
+        }
+        let mut authority = authority.clone();
+        authority.root.create_index = commit.at;
+        authority.root.modify_index = commit.at;
+        self.authority = Some(Arc::new(authority));
+        indexes.changed(commit, Table::Authority, Key::from(""));
+        Effect::Applied
+    }
+
+    /// What readers see of the mesh CA.
+    pub(crate) fn roots(&self) -> Option<CaRoots> {
+        self.authority.as_ref().map(|authority| CaRoots {
+            active_root_id: authority.root.id.clone(),
+            trust_domain: authority.trust_domain.clone(),
+            roots: vec![authority.root.clone()],
+        })
+    }
+
+    pub(crate) fn claim(&mut self, claim: &ServiceClaim) -> Result<Effect, Refusal> {
+        match self.claims.get(&*claim.service) {
+            Some(owner) if **owner != *claim.namespace => Err(Refusal::new(
+                RefusalKind::Conflict,
+                format!(
+                    "service {:?} belongs to namespace {owner:?} and cannot be claimed from namespace {:?}: one \
+                     service belongs to one namespace. Name the service after another ServiceAccount, or bind another \
+                     name with spec.inject.bindings[] {{namespace: {:?}, serviceAccount: ..., services: [...]}}",
+                    claim.service, claim.namespace, claim.namespace
+                ),
+            )),
+            Some(_) => Ok(Effect::Applied),
+            None => {
+                self.claims.insert(Key::from(&*claim.service), Key::from(&*claim.namespace));
+                Ok(Effect::Applied)
+            }
+        }
+    }
+
+    pub(crate) fn remember_removed(&mut self, server_id: &str) -> Effect {
+        self.removed_servers.insert(Key::from(server_id));
+        Effect::Applied
+    }
+}

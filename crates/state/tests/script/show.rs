@@ -1,0 +1,112 @@
+//! How answers are shown in scripts.
+
+use lictor_state::Answered;
+use lictor_types::{Answer, HealthCheck, Intention, KvEntry, Node, NodeService};
+
+pub(crate) fn answered(answered: &Answered) -> Vec<String> {
+    let mut lines = rows(&answered.answer);
+    if lines.is_empty() {
+        lines.push("nothing".into());
+    }
+    let filtered = if answered.filtered { ", some left out" } else { "" };
+    lines[0] = format!("[{}{filtered}] {}", answered.index, lines[0]);
+    for line in &mut lines[1..] {
+        line.insert_str(0, "    ");
+    }
+    lines
+}
+
+fn rows(answer: &Answer) -> Vec<String> {
+    match answer {
+        Answer::KvEntry(entry) => entry.iter().map(kv).collect(),
+        Answer::KvEntries(entries) => entries.iter().map(kv).collect(),
+        Answer::Keys(keys) => keys.clone(),
+        Answer::Nodes(nodes) => nodes.iter().map(node).collect(),
+        Answer::Node(it) => it.iter().map(node).collect(),
+        Answer::Services(services) => {
+            services.iter().map(|(name, tags)| format!("{name} tags={}", tags.join(","))).collect()
+        }
+        Answer::ServiceNodes(rows) => {
+            rows.iter().map(|row| format!("{} {}", row.node.name, service(&row.service))).collect()
+        }
+        Answer::NodeServices(it) => {
+            it.iter().flat_map(|it| std::iter::once(node(&it.node)).chain(it.services.values().map(service))).collect()
+        }
+        Answer::CheckServiceNodes(rows) => rows
+            .iter()
+            .map(|row| {
+                let checks: Vec<String> = row.checks.iter().map(check).collect();
+                format!("{} {} checks: {}", row.node.name, service(&row.service), checks.join(", "))
+            })
+            .collect(),
+        Answer::Checks(checks) => checks
+            .iter()
+            .map(|it| {
+                let of = if it.service_id.is_empty() {
+                    String::new()
+                } else {
+                    format!(" of {} ({}) tags={}", it.service_id, it.service_name, it.service_tags.join(","))
+                };
+                let node = it.node.as_ref().map_or("", |node| node.as_str());
+                format!("{node} {}{of} @{}/{}", check(it), it.create_index, it.modify_index)
+            })
+            .collect(),
+        Answer::CaRoots(roots) => roots.iter().map(|roots| roots.active_root_id.clone()).collect(),
+        Answer::Intentions(intentions) => intentions.iter().map(intention).collect(),
+        Answer::Intention(it) => it.iter().map(intention).collect(),
+        Answer::ServiceIntentions(entry) => entry.iter().flat_map(entry_rows).collect(),
+        Answer::ServiceIntentionsList(entries) => entries.iter().flat_map(entry_rows).collect(),
+    }
+}
+
+fn kv(entry: &KvEntry) -> String {
+    let value = String::from_utf8_lossy(&entry.value);
+    let flags = if entry.flags == 0 { String::new() } else { format!(" flags={}", entry.flags) };
+    format!("{} = {value}{flags} @{}/{}", entry.key, entry.create_index, entry.modify_index)
+}
+
+fn node(node: &Node) -> String {
+    let id = if node.id.is_empty() { String::new() } else { format!(" id={}", node.id) };
+    format!("{} {}{id} @{}/{}", node.name, node.address, node.create_index, node.modify_index)
+}
+
+fn service(service: &NodeService) -> String {
+    let kind = if service.kind.is_empty() {
+        String::new()
+    } else {
+        format!(" {} for {}", service.kind, service.proxy.destination_service_name)
+    };
+    format!(
+        "{} ({}){kind} :{} tags={} @{}/{}",
+        service.id_text(),
+        service.name,
+        service.port,
+        service.tags.join(","),
+        service.create_index,
+        service.modify_index
+    )
+}
+
+fn check(check: &HealthCheck) -> String {
+    format!("{}={}", check.check_id.as_ref().map_or("", |id| id.as_str()), check.status)
+}
+
+fn intention(it: &Intention) -> String {
+    format!(
+        "{} -> {}: {:?} ({}) @{}/{} made {} changed {}",
+        it.source.name,
+        it.destination,
+        it.source.action,
+        it.source.precedence,
+        it.create_index,
+        it.modify_index,
+        it.source.created_at.0,
+        it.source.updated_at.0
+    )
+}
+
+fn entry_rows(entry: &lictor_types::ServiceIntentions) -> Vec<String> {
+    let sources: Vec<String> =
+        entry.sources.iter().map(|it| format!("{} {:?} ({})", it.name, it.action, it.precedence)).collect();
+    vec![format!("{}: {} @{}/{}", entry.name, sources.join(", "), entry.create_index, entry.modify_index)]
+}

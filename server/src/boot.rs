@@ -1,0 +1,271 @@
+//! A whole agent. A server: certificates, data directory, core, local services, doors. Started in this order, stopped in reverse.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_agent::agent::{Agent, AgentIdentity};
+use lictor_agent::client::{self, ClientAgent, ClientDeps, ClientError, ClientIdentity};
+use lictor_agent::config::Config;
+use lictor_agent::doors::{self, Doors};
+use lictor_agent::local::{Local, LocalSettings};
+use lictor_agent::session::Proof;
+use lictor_identity::{RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
+use lictor_runtime::fs::{Fs, MemoryFs, RealFs};
+use lictor_runtime::{Clock, Resolver, Rng, Tasks};
+use lictor_state::access::Authorizer;
+use lictor_types::rpc::ServerAddress;
+use tokio::sync::watch;
+
+use crate::core::{Core, CoreDeps, CoreSettings};
+use crate::datacenter::ServerSettings;
+use crate::leader::Founding;
+use crate::login::{KubernetesLogin, LoginMethods};
+use crate::material::{self, MaterialError, ServerMaterial};
+use crate::raft::{self, DataDirectory, DataDirectoryError};
+
+/// How long a leaf certificate is valid (Consul's `LeafCertTTL`).
+const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
+/// How long a client agent's certificate is valid.
+const AGENT_LIFETIME: Duration = Duration::from_secs(72 * 3600);
+/// Where the data of `-dev` is, in memory.
+const MEMORY_DIRECTORY: &str = "/memory";
+
+/// What a server is given of the world.
+#[derive(Clone)]
+pub struct ServerDeps {
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// Names.
+    pub resolver: Resolver,
+    /// `$XDG_STATE_HOME` or `~/.local/state`: where agents on loopback share certificates.
+    pub state_base: Option<PathBuf>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It has no identity.
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+    /// Its datacenter or domain cannot be part of a certificate.
+    #[error("the datacenter's name cannot stand in a certificate: {0}")]
+    Name(#[from] SpiffeError),
+    /// Its data directory cannot be used.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    /// Consensus did not start.
+    #[error(transparent)]
+    Raft(#[from] raft::StartError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+    /// A client did not start.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// An address, a file or a definition cannot be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A running agent in the mode that its configuration names.
+pub struct RunningAgent {
+    /// What its doors share.
+    pub agent: Arc<Agent>,
+    /// Its doors.
+    pub doors: Doors,
+    mode: Mode,
+}
+
+enum Mode {
+    Server(Box<Server>),
+    Client(ClientAgent),
+}
+
+impl RunningAgent {
+    /// Becomes some text when the agent must stop, and why.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        match &self.mode {
+            Mode::Server(server) => server.fatal(),
+            Mode::Client(client) => client.fatal(),
+        }
+    }
+
+    /// Stops everything within `limit`; a client leaves the cluster first if it was told to.
+    pub async fn stop(self, limit: Duration) {
+        match self.mode {
+            Mode::Server(server) => server.stop(limit).await,
+            Mode::Client(client) => client.stop(self.agent.config.leave_on_terminate, limit).await,
+        }
+    }
+}
+
+/// Starts an agent in the mode that its configuration names.
+///
+/// # Errors
+/// Says what cannot be used and what would be right. Nothing is left running.
+pub async fn run_agent(config: Config, deps: ServerDeps) -> Result<RunningAgent, StartError> {
+    if config.server {
+        let server = Server::start(config, deps).await?;
+        let (agent, doors) = (Arc::clone(&server.agent), server.doors.clone());
+        return Ok(RunningAgent { agent, doors, mode: Mode::Server(Box::new(server)) });
+    }
+    let client = start_client(config, deps).await?;
+    let (agent, doors) = (Arc::clone(&client.agent), client.doors.clone());
+    Ok(RunningAgent { agent, doors, mode: Mode::Client(client) })
+}
+
+/// Starts a client; on loopback with what the agents of one user share.
+async fn start_client(config: Config, deps: ServerDeps) -> Result<ClientAgent, StartError> {
+    let ServerDeps { clock, rng, resolver, state_base } = deps;
+    let (roots, identity) = client::configured_identity(&config, &*clock)?;
+    let shared = if config.on_loopback() && (roots.is_none() || identity.is_none()) {
+        Some(material::loopback(&config, state_base.as_deref(), clock.now(), &*rng)?)
+    } else {
+        None
+    };
+    let join_token = shared.as_ref().map(|it| ClientIdentity::Login(Proof::Secret(it.join_token.to_string())));
+    let roots = roots.or(shared.map(|it| it.server_roots)).ok_or(ClientError::NoAuthority)?;
+    let identity = identity.or(join_token).ok_or(ClientError::NoProof)?;
+    Ok(ClientAgent::start(config, roots, identity, ClientDeps { clock, rng, resolver }).await?)
+}
+
+/// A running server.
+pub struct Server {
+    /// What its doors share.
+    pub agent: Arc<Agent>,
+    /// Its doors.
+    pub doors: Doors,
+    /// Where it takes RPC.
+    pub rpc: SocketAddr,
+    core: Core,
+    tasks: Tasks,
+}
+
+impl Server {
+    /// Starts a server of this configuration.
+    ///
+    /// # Errors
+    /// Says what cannot be used and what would be right. Nothing is left running.
+    pub async fn start(config: Config, deps: ServerDeps) -> Result<Self, StartError> {
+        let tasks = Tasks::new();
+        let started = start(config, deps, &tasks).await;
+        if started.is_err() {
+            tasks.stop(Duration::from_secs(1)).await;
+        }
+        started
+    }
+
+    /// Becomes some text when the server must stop, and why.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.core.fatal.clone()
+    }
+
+    /// Closes the doors, hands the lead on, and stops everything within `limit`.
+    pub async fn stop(self, limit: Duration) {
+        // The lead first, so that requests under way end at the new leader and not in an error.
+        self.core.hand_on_the_lead(limit / 2).await;
+        self.tasks.stop(limit / 4).await;
+        self.core.stop(limit).await;
+    }
+}
+
+async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server, StartError> {
+    let ServerDeps { clock, rng, resolver, state_base } = deps;
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let material = ServerMaterial::load(&config, state_base.as_deref(), clock.now(), &*rng)?;
+    let (fs, data): (Arc<dyn Fs>, PathBuf) = match &config.data_dir {
+        Some(directory) => (Arc::new(RealFs), directory.clone()),
+        None => (Arc::new(MemoryFs::new()), MEMORY_DIRECTORY.into()),
+    };
+    let directory = Arc::new(DataDirectory::open(Arc::clone(&fs), &data.join("raft"), &*rng)?);
+    let domain = config.dns.domain.trim_end_matches('.');
+    let trust = Arc::new(RpcTrust::new(material.roots, &config.datacenter, domain)?);
+    let tls = Tls::new(Arc::clone(&clock));
+    let https = tls.https_server(&material.https).map_err(|error| StartError::Tls(error.to_string()))?;
+    let rpc_material = RpcMaterial::new(tls, Arc::clone(&trust), Some(material.own));
+    let listen = SocketAddr::new(config.addresses.bind, config.ports.server);
+    let transport = TlsTransport::listening(listen, rpc_material, resolver.clone(), tasks).await?;
+    let rpc = transport.local_address().unwrap_or(listen);
+    let identity =
+        AgentIdentity { server_port: rpc.port(), ..AgentIdentity::new(&config, directory.server_id().to_string()) };
+    let settings = core_settings(&config, &identity, rpc, material.loopback_join_token);
+    let logins = LoginMethods {
+        kubernetes: config.kubernetes_login_file.clone().map(|file| KubernetesLogin::new(file, resolver.clone())),
+    };
+    let core = Core::start(
+        settings,
+        CoreDeps {
+            clock: Arc::clone(&clock),
+            rng: Arc::clone(&rng),
+            directory,
+            transport: Arc::new(transport),
+            seal: material.seal,
+            logins,
+            trust: Some(trust),
+        },
+    )
+    .await?;
+    let local =
+        Local::start(LocalSettings::new(identity.clone(), &config, fs, resolver, Arc::clone(&rng), tasks.clone()))?;
+    let agent = Arc::new(Agent {
+        identity,
+        datacenter: core.datacenter.clone(),
+        local: Arc::clone(&local),
+        default_token: config.acl.default_token.clone(),
+        agent_token: config.acl.agent_token.clone(),
+        clock,
+        rng,
+        config: Arc::new(config),
+    });
+    local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks));
+    let doors = doors::open(&agent, Some(https), tasks).await?;
+    Ok(Server { agent, doors, rpc, core, tasks: tasks.clone() })
+}
+
+fn core_settings(
+    config: &Config,
+    identity: &AgentIdentity,
+    rpc: SocketAddr,
+    join_token: Option<String>,
+) -> CoreSettings {
+    let address = config
+        .addresses
+        .advertise_server
+        .clone()
+        .unwrap_or_else(|| SocketAddr::new(config.addresses.advertise, rpc.port()).to_string());
+    CoreSettings {
+        own: ServerAddress { id: identity.node_id.clone(), name: identity.node_name.clone(), address },
+        member: identity.member(),
+        bootstrap_expect: config.bootstrap_expect,
+        join: config.join.servers.clone(),
+        raft: raft::Settings {
+            datacenter: config.datacenter.clone(),
+            raft_multiplier: config.performance.raft_multiplier,
+            ..raft::Settings::default()
+        },
+        server: ServerSettings {
+            datacenter: config.datacenter.clone(),
+            hold: config.performance.rpc_hold_timeout,
+            leaf_lifetime: LEAF_LIFETIME,
+            agent_lifetime: AGENT_LIFETIME,
+            default_intention_allow: config.default_intention_allow,
+        },
+        authorizer: Authorizer { acl_enabled: config.acl.enabled, default_allow: config.acl.default_allow },
+        founding: Founding {
+            initial_management: config.acl.initial_management.as_ref().map(|token| token.secret.clone()),
+            loopback_join_token: join_token,
+        },
+    }
+}
+
+/// Where agents on loopback share certificates, by the environment of this process.
+pub fn state_base() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var(name).ok();
+    lictor_identity::loopback::state_base(variable("XDG_STATE_HOME").as_deref(), variable("HOME").as_deref())
+        .map(|base| Path::new(&base).to_owned())
+}

@@ -1,0 +1,342 @@
+//! The waist of a server: authorise, propose, wait, answer.
+//!
+//! A write is authorised on the leader just before its proposal, never on a forwarder's word. A read passes a barrier that
+//! fits its consistency and is then answered from this server's own snapshot, so that any server serves any reader and a
+//! parked query costs the leader nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_agent::Datacenter;
+use lictor_agent::forward::RpcPool;
+use lictor_identity::seal::SealKey;
+use lictor_runtime::transport::Boxed;
+use lictor_runtime::{Clock, Rng};
+use lictor_state::access::{Authorized, Authorizer, Duty, Rules};
+use lictor_state::published::Published;
+use lictor_types::refusal::RefusalKind;
+use lictor_types::rpc::{Operation, Report, Request, RequestBody, Response, WriteRequest};
+use lictor_types::{
+    Command, Consistency, Credential, Envelope, Freshness, Outcome, Query, Read, Refusal, RequestId, Timestamp,
+    encoding,
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::leader::members::MemberTable;
+use crate::login::LoginMethods;
+use crate::raft::{Consensus, ProposeError, ReadError};
+
+/// Between two tries to reach a leader. A new one is elected within about a second.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// What a server's waist is made of.
+pub struct ServerDatacenter {
+    pub(crate) consensus: Consensus,
+    pub(crate) published: Arc<Published>,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) seal: Arc<SealKey>,
+    pub(crate) peers: RpcPool,
+    pub(crate) members: MemberTable,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<dyn Rng>,
+    pub(crate) logins: LoginMethods,
+    pub(crate) settings: ServerSettings,
+    pub(crate) probe: tokio::sync::watch::Receiver<lictor_types::rpc::Probe>,
+}
+
+/// What of the configuration the waist needs.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// The datacenter's name.
+    pub datacenter: String,
+    /// How long a request waits for a leader before it is refused (`performance.rpc_hold_timeout`).
+    pub hold: Duration,
+    /// How long a leaf certificate is valid.
+    pub leaf_lifetime: Duration,
+    /// How long a client agent's certificate is valid.
+    pub agent_lifetime: Duration,
+    /// A call that no intention speaks of is allowed.
+    pub default_intention_allow: bool,
+}
+
+impl ServerDatacenter {
+    fn now(&self) -> Timestamp {
+        Timestamp::from(self.clock.now())
+    }
+
+    fn new_request_id(&self) -> RequestId {
+        let mut id = [0; 16];
+        self.rng.fill(&mut id);
+        id
+    }
+
+    /// What the holder of `credential` may, by the newest state this server has.
+    pub(crate) fn rules(&self, credential: &Credential) -> Result<Rules, Refusal> {
+        let lookup = (!credential.is_anonymous()).then(|| self.seal.token_lookup(&credential.secret));
+        self.authorizer.resolve(&self.published.load(), lookup, self.now())
+    }
+
+    /// Applies `command` here if this server leads. The envelope's id makes a repeat harmless.
+    pub(crate) async fn write_here(
+        &self,
+        credential: &Credential,
+        request_id: RequestId,
+        command: Command,
+    ) -> Result<Outcome, Refusal> {
+        // A token that was made a moment ago must be known here before it is judged.
+        self.consensus.lease_read().await.map_err(refuse_read)?;
+        let rules = self.rules(credential)?;
+        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), command)?;
+        self.propose(request_id, authorized).await
+    }
+
+    async fn propose(&self, request_id: RequestId, command: Authorized<Command>) -> Result<Outcome, Refusal> {
+        let envelope = Envelope { request_id, leader_time: self.now(), command: command.into_inner() };
+        let bytes = self.consensus.propose(encoding::encode(&envelope)).await.map_err(refuse_proposal)?;
+        let outcome: Outcome = encoding::decode(&bytes).map_err(|error| Refusal::failed(error.to_string()))?;
+        Ok(outcome)
+    }
+
+    /// Applies a command of the leader's own. Refused when this server does not lead.
+    pub(crate) async fn write_as(&self, duty: Duty, command: Command) -> Result<Outcome, Refusal> {
+        self.propose(self.new_request_id(), Authorized::system(duty, command)).await
+    }
+
+    /// Applies `command` once, here or at the leader, within the hold time.
+    async fn write_with_id(
+        &self,
+        credential: &Credential,
+        request_id: RequestId,
+        command: Command,
+    ) -> Result<Outcome, Refusal> {
+        let deadline = Instant::now() + self.settings.hold;
+        loop {
+            let refusal = if self.consensus.is_leader() {
+                match self.write_here(credential, request_id, command.clone()).await {
+                    Err(refusal) if refusal.may_retry() => refusal,
+                    done => return done,
+                }
+            } else {
+                let body = RequestBody::Write(Box::new(WriteRequest { request_id, command: command.clone() }));
+                match self.ask_leader(credential, body, deadline).await {
+                    Ok(Response::Written(outcome)) => return Ok(outcome),
+                    Ok(other) => return Err(unexpected(&other)),
+                    Err(refusal) if refusal.may_retry() => refusal,
+                    Err(refusal) => return Err(refusal),
+                }
+            };
+            self.pause_before_retry(deadline, refusal).await?;
+        }
+    }
+
+    /// Waits for a moment or a change of leader; gives up with `refusal` at the deadline.
+    async fn pause_before_retry(&self, deadline: Instant, refusal: Refusal) -> Result<(), Refusal> {
+        if Instant::now() + RETRY_PAUSE >= deadline {
+            return Err(refusal);
+        }
+        let mut leader = self.consensus.leader();
+        leader.mark_unchanged();
+        let _either = timeout(RETRY_PAUSE, leader.changed()).await;
+        Ok(())
+    }
+
+    /// Sends `body` to the leader, if there is one that is not this server.
+    pub(crate) async fn ask_leader(
+        &self,
+        credential: &Credential,
+        body: RequestBody,
+        deadline: Instant,
+    ) -> Result<Response, Refusal> {
+        let address = self.consensus.leader().borrow().as_ref().map(|leader| leader.address.clone());
+        let Some(address) = address else { return Err(Refusal::no_leader()) };
+        if self.consensus.is_leader() {
+            return Err(Refusal::no_leader());
+        }
+        let request = Request { credential: credential.clone(), body, forwarded: true };
+        match self.peers.call(&address, request, deadline.saturating_duration_since(Instant::now())).await {
+            Ok(Response::Refused(refusal)) => Err(refusal),
+            Ok(response) => Ok(response),
+            Err(error) => Err(error.into_refusal()),
+        }
+    }
+
+    /// Waits until this server's snapshot is as fresh as `consistency` asks.
+    pub(crate) async fn barrier(&self, consistency: Consistency) -> Result<(), Refusal> {
+        let deadline = Instant::now() + self.settings.hold;
+        loop {
+            let error = match consistency {
+                Consistency::Stale => return Ok(()),
+                Consistency::Default if self.consensus.is_leader() => self.consensus.lease_read().await,
+                Consistency::Default | Consistency::Consistent => {
+                    match timeout_at(deadline, self.consensus.read_barrier()).await {
+                        Ok(result) => result,
+                        Err(_) => return Err(Refusal::no_leader()),
+                    }
+                }
+            };
+            match error {
+                Ok(()) => return Ok(()),
+                Err(error) => self.pause_before_retry(deadline, refuse_read(error)).await?,
+            }
+        }
+    }
+
+    async fn read_here(&self, credential: &Credential, query: Query, freshness: Freshness) -> Result<Read, Refusal> {
+        self.barrier(freshness.consistency).await?;
+        let Some(block) = freshness.block.filter(|block| block.after.0 > 0) else {
+            return self.answer(credential, query);
+        };
+        let deadline = Instant::now() + block.wait();
+        // Register, then read, then wait: a change between the two wakes us.
+        let mut watch = self.published.watches().register(&query);
+        loop {
+            // Authorised anew at every wake: a token may have lost its rights meanwhile.
+            let read = self.answer(credential, query.clone())?;
+            // An index below the client's means that the state was restored: answer, so that it starts anew.
+            if read.index != block.after || Instant::now() >= deadline {
+                return Ok(read);
+            }
+            if timeout_at(deadline, watch.changed()).await.is_err() {
+                return self.answer(credential, query);
+            }
+        }
+    }
+
+    fn answer(&self, credential: &Credential, query: Query) -> Result<Read, Refusal> {
+        let rules = self.rules(credential)?;
+        let query = self.authorizer.authorize_query(&rules, query)?;
+        let answered = self.published.load().answer(&query);
+        let filtered = answered.filtered && !credential.is_anonymous();
+        Ok(Read {
+            index: answered.index,
+            answer: answered.answer,
+            filtered_by_acls: filtered,
+            last_contact_millis: self.consensus.last_contact().as_millis() as u64,
+            known_leader: self.consensus.leader().borrow().is_some(),
+        })
+    }
+
+    pub(crate) async fn operate_anywhere(
+        &self,
+        credential: &Credential,
+        operation: Operation,
+    ) -> Result<Report, Refusal> {
+        if !needs_leader(&operation) {
+            return self.operate_here(credential, operation).await;
+        }
+        let deadline = Instant::now() + self.settings.hold;
+        loop {
+            let refusal = if self.consensus.is_leader() {
+                match self.operate_here(credential, operation.clone()).await {
+                    Err(refusal) if refusal.may_retry() => refusal,
+                    done => return done,
+                }
+            } else {
+                match self.ask_leader(credential, RequestBody::Operate(operation.clone()), deadline).await {
+                    Ok(Response::Report(report)) => return Ok(report),
+                    Ok(other) => return Err(unexpected(&other)),
+                    Err(refusal) if refusal.may_retry() => refusal,
+                    Err(refusal) => return Err(refusal),
+                }
+            };
+            self.pause_before_retry(deadline, refusal).await?;
+        }
+    }
+
+    /// Serves a request of another agent or server. `forwarded` ones are served here or refused.
+    pub(crate) async fn serve(&self, request: Request) -> Response {
+        let Request { credential, body, forwarded } = request;
+        let done = match body {
+            RequestBody::Write(write) => {
+                let WriteRequest { request_id, command } = *write;
+                let written = if forwarded {
+                    self.write_here(&credential, request_id, command).await
+                } else {
+                    self.write_with_id(&credential, request_id, command).await
+                };
+                written.map(Response::Written)
+            }
+            RequestBody::Read(read) => {
+                self.read_here(&credential, read.query, read.freshness).await.map(Response::Read)
+            }
+            RequestBody::Operate(operation) if forwarded => {
+                self.operate_here(&credential, operation).await.map(Response::Report)
+            }
+            RequestBody::Operate(operation) => {
+                self.operate_anywhere(&credential, operation).await.map(Response::Report)
+            }
+        };
+        done.unwrap_or_else(Response::Refused)
+    }
+}
+
+impl Datacenter for ServerDatacenter {
+    fn write<'a>(&'a self, credential: &'a Credential, command: Command) -> Boxed<'a, Result<Outcome, Refusal>> {
+        Box::pin(self.write_with_id(credential, self.new_request_id(), command))
+    }
+
+    fn read<'a>(
+        &'a self,
+        credential: &'a Credential,
+        query: Query,
+        freshness: Freshness,
+    ) -> Boxed<'a, Result<Read, Refusal>> {
+        Box::pin(self.read_here(credential, query, freshness))
+    }
+
+    fn operate<'a>(&'a self, credential: &'a Credential, operation: Operation) -> Boxed<'a, Result<Report, Refusal>> {
+        Box::pin(self.operate_anywhere(credential, operation))
+    }
+}
+
+/// Whether only the leader can do it.
+fn needs_leader(operation: &Operation) -> bool {
+    match operation {
+        Operation::Keepalive(_)
+        | Operation::Leave(_)
+        | Operation::Members
+        | Operation::CreateJoinToken(_)
+        | Operation::JoinServer(_)
+        | Operation::RemoveServer(_)
+        | Operation::ReadIndex
+        | Operation::Login(_)
+        | Operation::TransferLeader => true,
+        Operation::Status
+        | Operation::Probe
+        | Operation::SignLeaf(_)
+        | Operation::SignAgent(_)
+        | Operation::Authorize(_) => false,
+    }
+}
+
+/// The refusal that a client sees for a proposal that consensus did not take.
+fn refuse_proposal(error: ProposeError) -> Refusal {
+    let kind = match &error {
+        ProposeError::NotLeader(_) => return Refusal::no_leader(),
+        ProposeError::Overloaded { .. } => RefusalKind::Unavailable,
+        ProposeError::Unavailable(_) => RefusalKind::Uncertain,
+        ProposeError::TooLarge { .. } => RefusalKind::TooLarge,
+        ProposeError::NoSpace | ProposeError::Fatal(_) => RefusalKind::Failed,
+    };
+    Refusal::new(kind, error.to_string())
+}
+
+/// The refusal that a client sees for a read that consensus could not confirm. Nothing was done, so it may be retried.
+pub(crate) fn refuse_read(error: ReadError) -> Refusal {
+    match &error {
+        ReadError::NotLeader(_) => Refusal::no_leader(),
+        ReadError::Unavailable(_) | ReadError::Overloaded { .. } | ReadError::Fatal(_) => {
+            Refusal::new(RefusalKind::Unavailable, error.to_string())
+        }
+    }
+}
+
+fn unexpected(response: &Response) -> Refusal {
+    let kind = match response {
+        Response::Written(_) => "the outcome of a write",
+        Response::Read(_) => "an answer",
+        Response::Report(_) => "a report",
+        Response::Refused(_) => "a refusal",
+    };
+    Refusal::failed(format!("a server answered with {kind} to another kind of request"))
+}

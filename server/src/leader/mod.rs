@@ -1,0 +1,56 @@
+//! What only the leader does, for as long as it leads.
+//!
+//! - [`establish`]: what a cluster must have before anything else: its name, the mesh CA, the management token.
+//! - [`members`]: who is alive, written into the catalog.
+//! - [`membership`]: which servers vote.
+//!
+//! A duty never waits for another and holds nothing that a new leader would miss: it looks at the state again.
+
+mod catalog;
+pub mod establish;
+pub mod members;
+pub mod membership;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lictor_runtime::Tasks;
+
+use crate::datacenter::ServerDatacenter;
+pub use establish::Founding;
+
+/// After a duty failed; most failures are a lost lead, which ends the duties anyway.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Runs the duties whenever this server leads, until the tasks are stopped.
+pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tasks: Tasks) {
+    let mut leader = datacenter.consensus.leader();
+    loop {
+        if datacenter.consensus.is_leader() {
+            tracing::info!("cluster leadership acquired");
+            let duties = tasks.child();
+            start_duties(&datacenter, &founding, &duties);
+            while datacenter.consensus.is_leader() {
+                if leader.changed().await.is_err() {
+                    break;
+                }
+            }
+            duties.stop(Duration::from_secs(5)).await;
+            datacenter.members.end();
+            tracing::info!("cluster leadership lost");
+        }
+        if leader.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn start_duties(datacenter: &Arc<ServerDatacenter>, founding: &Arc<Founding>, duties: &Tasks) {
+    datacenter.members.start(&datacenter.published.load());
+    let (here, founding) = (Arc::clone(datacenter), Arc::clone(founding));
+    duties.spawn(async move { establish::until_done(&here, &founding).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { members::reconcile(&here).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { membership::keep(&here).await });
+}

@@ -1,0 +1,141 @@
+//! `login/1`: how a client agent or a sidecar gets its first certificate.
+//!
+//! The one protocol that takes no client certificate. The server says its trust domain; the client sends a proof and a
+//! signing request; the reply carries an ACL token that may be what was asked for, the certificate, and the CA's roots.
+//! The proof is a Kubernetes ServiceAccount token or the secret of a join token.
+
+pub mod kubernetes;
+mod review;
+
+use std::time::Duration;
+
+use lictor_agent::rpc::login;
+use lictor_runtime::Stream;
+use lictor_state::access::Duty;
+use lictor_types::command::Effect;
+use lictor_types::rpc::{Credential, Login, LoginGrant, LoginHello, LoginReply, Operation, Report};
+use lictor_types::{Command, Index, Refusal, ServiceName, Timestamp, Token};
+
+use crate::datacenter::ServerDatacenter;
+use crate::leader::establish::seal_secret;
+
+pub use kubernetes::KubernetesLogin;
+
+/// The whole exchange, the token review included.
+const LOGIN_LIMIT: Duration = Duration::from_secs(15);
+
+/// How proofs are judged.
+#[derive(Default)]
+pub struct LoginMethods {
+    /// Kubernetes ServiceAccount tokens, if configured.
+    pub kubernetes: Option<KubernetesLogin>,
+}
+
+/// Serves one login connection.
+pub(crate) async fn serve(datacenter: &ServerDatacenter, address: &str, mut stream: Stream) {
+    let exchange = async {
+        let hello = LoginHello {
+            trust_domain: datacenter.trust_domain().map(|domain| domain.to_string()).unwrap_or_default(),
+            datacenter: datacenter.settings.datacenter.clone(),
+        };
+        login::write_frame(&mut stream, &hello).await?;
+        let request: Login = login::read_frame(&mut stream).await?;
+        let node = request.node.clone();
+        let operation = Operation::Login(Box::new(request));
+        let reply = match datacenter.operate_anywhere(&Credential::anonymous(), operation).await {
+            Ok(Report::Granted(grant)) => LoginReply::Granted(*grant),
+            Ok(other) => LoginReply::Refused(Refusal::failed(format!("a login was answered with {other:?}"))),
+            Err(refusal) => {
+                tracing::warn!(%address, %node, %refusal, "login refused");
+                LoginReply::Refused(refusal)
+            }
+        };
+        login::write_frame(&mut stream, &reply).await
+    };
+    match tokio::time::timeout(LOGIN_LIMIT, exchange).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%address, %error, "login connection ended early"),
+        Err(_) => tracing::warn!(%address, seconds = LOGIN_LIMIT.as_secs(), "login took too long"),
+    }
+}
+
+/// Judges a login and grants it; on the leader.
+pub(crate) async fn grant(datacenter: &ServerDatacenter, request: &Login) -> Result<LoginGrant, Refusal> {
+    let services = match &datacenter.logins.kubernetes {
+        Some(kubernetes) if kubernetes::looks_like_token(&request.proof) => {
+            let services = kubernetes.review(request).await?;
+            for claim in &services.claims {
+                applied(datacenter, Command::ServiceClaim(claim.clone())).await?;
+            }
+            services.names
+        }
+        _ => use_join_token(datacenter, request).await?,
+    };
+    // The certificate first: if it cannot be signed, no token is left behind.
+    let leaf = datacenter.sign_for_node(request.node.as_str(), &request.csr)?;
+    let token = new_token(datacenter, request, &services).await?;
+    let store = datacenter.published.load();
+    let authority = store.authority().ok_or_else(|| Refusal::failed("the mesh CA does not exist yet"))?;
+    Ok(LoginGrant {
+        token,
+        chain_pem: leaf.chain_pem,
+        roots_pem: authority.root.root_cert.clone(),
+        trust_domain: authority.trust_domain.clone(),
+        datacenter: datacenter.settings.datacenter.clone(),
+        servers: datacenter.servers(),
+        default_intention_allow: datacenter.settings.default_intention_allow,
+    })
+}
+
+/// Uses a join token up and returns the services it was made for.
+async fn use_join_token(datacenter: &ServerDatacenter, request: &Login) -> Result<Vec<ServiceName>, Refusal> {
+    let lookup = datacenter.seal.token_lookup(&request.proof);
+    let unknown = || {
+        Refusal::permission_denied(
+            "this join token is not known, was used already, or is over; make another with: lictor join-token create",
+        )
+    };
+    datacenter.fresh().await?;
+    let token = datacenter.published.load().join_token(&lookup).cloned().ok_or_else(unknown)?;
+    if let Some(service) =
+        request.services.iter().find(|it| !token.reusable && !token.services.iter().any(|one| one == it.as_str()))
+    {
+        return Err(Refusal::permission_denied(format!(
+            "this join token does not give the service {service:?}; it gives {:?}",
+            token.services
+        )));
+    }
+    applied(datacenter, Command::JoinTokenUse(lookup)).await?;
+    Ok(request.services.clone())
+}
+
+async fn new_token(
+    datacenter: &ServerDatacenter,
+    request: &Login,
+    services: &[ServiceName],
+) -> Result<Credential, Refusal> {
+    let secret = datacenter.rng.uuid();
+    let token = Token {
+        accessor_id: datacenter.rng.uuid(),
+        lookup: datacenter.seal.token_lookup(&secret),
+        sealed_secret: seal_secret(datacenter, &secret)?,
+        description: format!("token created via login of {}", request.node),
+        management: false,
+        service_identities: services.iter().map(ToString::to_string).collect(),
+        node_identities: vec![request.node.to_string()],
+        create_time: Timestamp::from(datacenter.clock.now()),
+        expiration_time: None,
+        create_index: Index(0),
+        modify_index: Index(0),
+        login_node: Some(request.node.to_string()),
+    };
+    applied(datacenter, Command::TokenSet(token)).await?;
+    Ok(Credential::new(secret))
+}
+
+async fn applied(datacenter: &ServerDatacenter, command: Command) -> Result<(), Refusal> {
+    match datacenter.write_as(Duty::Login, command).await?.effect {
+        Effect::Applied | Effect::NotApplied => Ok(()),
+        Effect::Refused(refusal) => Err(refusal),
+    }
+}

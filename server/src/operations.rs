@@ -1,0 +1,246 @@
+//! What the waist does that is neither a write nor a read.
+
+use lictor_identity::mesh_authority::{MeshAuthority, MeshAuthorityParts};
+use lictor_identity::spiffe::{SpiffeId, TrustDomain};
+use lictor_state::access::Duty;
+use lictor_types::authority::AuthorityRecord;
+use lictor_types::command::Effect;
+use lictor_types::rpc::{CreateJoinToken, Operation, Probe, Report, ServerAddress, SignLeaf, Status};
+use lictor_types::token::JoinToken;
+use lictor_types::{
+    Command, Consistency, Credential, LeafCertificate, Member, Refusal, Requirement, Resource, ServiceName, Timestamp,
+};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+use crate::datacenter::{ServerDatacenter, refuse_read};
+use crate::membership;
+
+/// The longest that a join token may be valid.
+const JOIN_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// What keys of the mesh CA are sealed for.
+pub(crate) const SEAL_CONTEXT_ROOT: &[u8] = b"mesh-authority/root";
+/// What keys of the mesh CA are sealed for.
+pub(crate) const SEAL_CONTEXT_INTERMEDIATE: &[u8] = b"mesh-authority/intermediate";
+/// What token secrets are sealed for.
+pub(crate) const SEAL_CONTEXT_TOKEN: &[u8] = b"acl-token";
+
+impl ServerDatacenter {
+    /// Does `operation` on this server; those that need the leader are refused elsewhere, with a retry allowed.
+    pub(crate) async fn operate_here(&self, credential: &Credential, operation: Operation) -> Result<Report, Refusal> {
+        match operation {
+            Operation::Keepalive(member) => self.keepalive(member),
+            Operation::Leave(node) => {
+                self.require_leader()?;
+                self.members.left(&node);
+                Ok(Report::Done)
+            }
+            Operation::Members => self.list_members(credential),
+            Operation::Status => Ok(Report::Status(self.status())),
+            Operation::SignLeaf(request) => self.sign_leaf(credential, &request).await.map(Report::Leaf),
+            Operation::SignAgent(_) => Err(Refusal::bad_request(
+                "an agent's certificate is renewed only over the connection of its present certificate",
+            )),
+            Operation::Login(request) => {
+                self.require_leader()?;
+                crate::login::grant(self, &request).await.map(|grant| Report::Granted(Box::new(grant)))
+            }
+            Operation::CreateJoinToken(request) => self.create_join_token(credential, &request).await,
+            Operation::JoinServer(server) => self.join_server(&server).await,
+            Operation::Probe => Ok(Report::Probe(self.current_probe())),
+            Operation::RemoveServer(id) => self.remove_server(credential, &id).await,
+            Operation::ReadIndex => {
+                self.consensus.read_barrier().await.map_err(refuse_read)?;
+                Ok(Report::ReadIndex(self.consensus.applied()))
+            }
+            Operation::TransferLeader => {
+                self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
+                self.consensus.transfer_leader(None).await.map_err(membership::refuse)?;
+                Ok(Report::Done)
+            }
+            Operation::Authorize(requirements) => {
+                self.fresh().await?;
+                let rules = self.rules(credential)?;
+                Ok(Report::Authorized(rules.check(&requirements)))
+            }
+        }
+    }
+
+    pub(crate) async fn fresh(&self) -> Result<(), Refusal> {
+        self.barrier(Consistency::Default).await
+    }
+
+    fn require(&self, credential: &Credential, requirements: &[Requirement]) -> Result<(), Refusal> {
+        let rules = self.rules(credential)?;
+        requirements.iter().try_for_each(|one| rules.require(one))
+    }
+
+    /// What this server says of itself to servers without a cluster.
+    fn current_probe(&self) -> Probe {
+        let mut probe = self.probe.borrow().clone();
+        probe.initialized |= self.is_member();
+        probe.cluster_id = self.published.load().cluster().map(|it| it.cluster_id.clone());
+        probe
+    }
+
+    fn require_leader(&self) -> Result<(), Refusal> {
+        if self.consensus.is_leader() { Ok(()) } else { Err(Refusal::no_leader()) }
+    }
+
+    /// Whether this server is in raft, as voter or learner.
+    pub(crate) fn is_member(&self) -> bool {
+        let members = self.consensus.membership();
+        members.voters.iter().chain(&members.learners).any(|it| it.id == self.consensus.id())
+    }
+
+    fn keepalive(&self, member: Member) -> Result<Report, Refusal> {
+        self.require_leader()?;
+        self.members.heard_of(member);
+        Ok(Report::Servers(self.servers()))
+    }
+
+    /// The servers in raft, as clients dial them.
+    pub(crate) fn servers(&self) -> Vec<ServerAddress> {
+        let members = self.consensus.membership();
+        members.voters.iter().chain(&members.learners).filter_map(membership::address).collect()
+    }
+
+    fn list_members(&self, credential: &Credential) -> Result<Report, Refusal> {
+        self.require_leader()?;
+        let rules = self.rules(credential)?;
+        let may_see = |member: &Member| rules.allows(&Requirement::read(Resource::Node, member.name.as_str()));
+        Ok(Report::Members(self.members.list().into_iter().filter(may_see).collect()))
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let leader = self.consensus.leader().borrow().as_ref().map(|leader| leader.address.clone());
+        let mut peers: Vec<String> =
+            self.consensus.membership().voters.into_iter().map(|it| it.server.address).collect();
+        peers.sort();
+        Status { leader, peers, index: self.published.load().index(), is_leader: self.consensus.is_leader() }
+    }
+
+    /// The mesh CA with its keys, opened for one use.
+    fn mesh_authority(&self) -> Result<MeshAuthority, Refusal> {
+        let store = self.published.load();
+        let Some(record) = store.authority() else {
+            return Err(Refusal::failed(
+                "the mesh CA does not exist yet: no leader has made it; try again in a moment",
+            ));
+        };
+        open_authority(record, &self.seal).map_err(Refusal::failed)
+    }
+
+    async fn sign_leaf(&self, credential: &Credential, request: &SignLeaf) -> Result<LeafCertificate, Refusal> {
+        self.fresh().await?;
+        self.require(credential, &[Requirement::write(Resource::Service, request.service.as_str())])?;
+        self.sign_for_service(&request.service, &request.csr)
+    }
+
+    fn sign_for_service(&self, service: &ServiceName, csr: &[u8]) -> Result<LeafCertificate, Refusal> {
+        let domain = self.trust_domain()?;
+        let id = SpiffeId::service(&domain, &self.settings.datacenter, service.as_str())
+            .map_err(|error| Refusal::bad_request(error.to_string()))?;
+        self.sign(&id, csr, self.settings.leaf_lifetime)
+    }
+
+    /// Signs the certificate of the client agent of `node`, who has proven to be that.
+    pub(crate) fn sign_for_node(&self, node: &str, csr: &[u8]) -> Result<LeafCertificate, Refusal> {
+        let domain = self.trust_domain()?;
+        let id = SpiffeId::client(&domain, &self.settings.datacenter, node)
+            .map_err(|error| Refusal::bad_request(error.to_string()))?;
+        self.sign(&id, csr, self.settings.agent_lifetime)
+    }
+
+    fn sign(&self, id: &SpiffeId, csr: &[u8], lifetime: Duration) -> Result<LeafCertificate, Refusal> {
+        let csr = std::str::from_utf8(csr)
+            .map_err(|_| Refusal::bad_request("the certificate signing request is not PEM text"))?;
+        let chain = self
+            .mesh_authority()?
+            .sign_leaf(csr, id, lifetime, self.clock.now(), &*self.rng)
+            .map_err(|error| Refusal::bad_request(error.to_string()))?;
+        Ok(LeafCertificate {
+            serial_number: chain.serial,
+            chain_pem: chain.chain_pem,
+            uri: chain.uri,
+            valid_after: Timestamp::from(chain.valid_after),
+            valid_before: Timestamp::from(chain.valid_before),
+            roots_index: self.published.load().authority().map_or_else(Default::default, |it| it.root.modify_index),
+        })
+    }
+
+    /// The mesh's trust domain, once the first leader has made it.
+    pub(crate) fn trust_domain(&self) -> Result<TrustDomain, Refusal> {
+        let store = self.published.load();
+        let record = store.authority().ok_or_else(|| {
+            Refusal::failed("the mesh CA does not exist yet: no leader has made it; try again in a moment")
+        })?;
+        record.trust_domain.parse().map_err(|error| Refusal::failed(format!("stored trust domain: {error}")))
+    }
+
+    async fn create_join_token(&self, credential: &Credential, request: &CreateJoinToken) -> Result<Report, Refusal> {
+        self.require_leader()?;
+        self.require(credential, &[Requirement::write(Resource::Acl, "")])?;
+        let lifetime = Duration::from_secs(request.valid_seconds);
+        if lifetime.is_zero() || lifetime > JOIN_TOKEN_LIFETIME_MAX {
+            return Err(Refusal::bad_request(format!(
+                "a join token must be valid for 1 to {} seconds, not {}",
+                JOIN_TOKEN_LIFETIME_MAX.as_secs(),
+                request.valid_seconds
+            )));
+        }
+        let secret = self.rng.uuid();
+        let token = JoinToken {
+            lookup: self.seal.token_lookup(&secret),
+            services: request.services.clone(),
+            reusable: false,
+            expiration_time: Timestamp::from(self.clock.now()).after(lifetime),
+        };
+        let outcome = self.write_as(Duty::Login, Command::JoinTokenSet(token)).await?;
+        if let Effect::Refused(refusal) = outcome.effect {
+            return Err(refusal);
+        }
+        Ok(Report::JoinToken(Credential::new(secret)))
+    }
+
+    async fn join_server(&self, server: &ServerAddress) -> Result<Report, Refusal> {
+        self.require_leader()?;
+        if self.published.load().is_removed_server(&server.id) {
+            return Err(Refusal::failed(format!(
+                "the server id {} was removed from this cluster and must never come back: start {} with an empty data \
+                 directory",
+                server.id, server.name
+            )));
+        }
+        let (id, server) = membership::raft_server(server)?;
+        self.consensus.add_learner(id, server).await.map_err(membership::refuse)?;
+        Ok(Report::Servers(self.servers()))
+    }
+
+    async fn remove_server(&self, credential: &Credential, id: &str) -> Result<Report, Refusal> {
+        self.require_leader()?;
+        self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
+        self.consensus.remove(membership::id(id)?).await.map_err(membership::refuse)?;
+        self.write_as(Duty::Membership, Command::ServerRemoved(id.into())).await?;
+        Ok(Report::Done)
+    }
+}
+
+/// Opens the sealed keys of the mesh CA.
+pub(crate) fn open_authority(
+    record: &AuthorityRecord,
+    seal: &lictor_identity::seal::SealKey,
+) -> Result<MeshAuthority, String> {
+    let open = |sealed: &[u8], context: &[u8]| -> Result<Zeroizing<String>, String> {
+        let plain = seal.unseal(sealed, context).map_err(|error| error.to_string())?;
+        String::from_utf8(plain.to_vec()).map(Zeroizing::new).map_err(|_| "a sealed key is not text".to_owned())
+    };
+    MeshAuthority::from_parts(&MeshAuthorityParts {
+        trust_domain: record.trust_domain.clone(),
+        root_certificate_pem: record.root.root_cert.clone(),
+        root_key_pem: open(&record.sealed_root_key, SEAL_CONTEXT_ROOT)?,
+        intermediate_certificate_pem: record.intermediate_pem.clone(),
+        intermediate_key_pem: open(&record.sealed_intermediate_key, SEAL_CONTEXT_INTERMEDIATE)?,
+    })
+    .map_err(|error| error.to_string())
+}

@@ -1,0 +1,118 @@
+//! What an operator or a test may set.
+
+use std::time::Duration;
+
+use openraft::{Config, SnapshotPolicy, StepDownPolicy};
+
+use super::log::LogOptions;
+
+/// How many followers' log positions behind a snapshot are still served from the log.
+const KEPT_AFTER_SNAPSHOT: u64 = 10_000;
+
+/// Where the work beside the tasks is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drive {
+    /// The log is written by a thread, snapshots by the blocking pool.
+    #[default]
+    Threads,
+    /// Everything is done in tasks: for simulation, where nothing may run beside the one thread.
+    Tasks,
+}
+
+/// Bugs that a test plants to see that it would find them. All off outside of tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Entries and votes are called durable before they are.
+    pub ack_before_fsync: bool,
+    /// Votes are not written.
+    pub vote_not_persisted: bool,
+    /// Reads are called linearizable without asking anybody.
+    pub read_without_quorum: bool,
+}
+
+/// The settings of consensus.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name of the datacenter, for messages.
+    pub datacenter: String,
+    /// Scales all timers, 1 to 10.
+    pub raft_multiplier: u32,
+    /// A snapshot is taken after so many entries.
+    pub snapshot_entries: u64,
+    /// So many entries are kept after a snapshot, so that a slow follower needs no snapshot.
+    pub kept_entries: u64,
+    /// Sizes of the log.
+    pub log: LogOptions,
+    /// How many proposals may wait. One more is refused as [`super::ProposeError::Overloaded`].
+    pub proposal_queue: usize,
+    /// The largest entry, and so the largest proposal.
+    pub entry_bytes: usize,
+    /// A proposal or a read that is not answered within this is given up.
+    pub deadline: Duration,
+    /// Where the work is done.
+    pub drive: Drive,
+    /// Planted bugs.
+    pub faults: Faults,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            datacenter: "dc1".to_owned(),
+            raft_multiplier: 1,
+            snapshot_entries: 16_384,
+            kept_entries: KEPT_AFTER_SNAPSHOT,
+            log: LogOptions::default(),
+            proposal_queue: 8_192,
+            entry_bytes: 1 << 20,
+            deadline: Duration::from_secs(5),
+            drive: Drive::default(),
+            faults: Faults::default(),
+        }
+    }
+}
+
+const HEARTBEAT_MILLIS: u64 = 100;
+const ELECTION_MIN_MILLIS: u64 = 500;
+const ELECTION_MAX_MILLIS: u64 = 1_000;
+
+impl Settings {
+    fn scaled(&self, millis: u64) -> u64 {
+        millis * u64::from(self.raft_multiplier.clamp(1, 10))
+    }
+
+    /// The longest election timeout, which is also how long a leader may trust the last word of its quorum.
+    pub(super) fn lease(&self) -> Duration {
+        Duration::from_millis(self.scaled(ELECTION_MAX_MILLIS))
+    }
+
+    /// How long one message of raft may go unanswered.
+    pub(super) fn rpc_deadline(&self) -> Duration {
+        self.lease()
+    }
+
+    pub(super) fn raft(&self) -> Config {
+        let lease = self.scaled(ELECTION_MAX_MILLIS);
+        Config {
+            cluster_name: self.datacenter.clone(),
+            heartbeat_interval: self.scaled(HEARTBEAT_MILLIS),
+            election_timeout_min: self.scaled(ELECTION_MIN_MILLIS),
+            election_timeout_max: lease,
+            enable_pre_vote: Some(true),
+            // Without it a leader that lost its quorum could keep the others from electing one that has it.
+            quorum_loss_probe_interval: Some(2 * lease),
+            // A leader that restarts asks for votes again, rather than to trust what it knew.
+            enable_leader_restore: Some(false),
+            removed_leader_step_down: StepDownPolicy::After(self.scaled(HEARTBEAT_MILLIS)),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries),
+            max_in_snapshot_log_to_keep: self.kept_entries,
+            // Beyond the distance of two snapshots a follower is better served by one.
+            replication_lag_threshold: self.snapshot_entries * 2 + self.kept_entries,
+            purge_batch_size: 256,
+            snapshot_max_chunk_size: super::snapshot::CHUNK_BYTES as u64,
+            install_snapshot_timeout: self.scaled(10_000),
+            backoff: "50ms 100ms 200ms ...1s".to_owned(),
+            ..Config::default()
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Whole servers in memory: their disks, their network and their time are the test's.
+
+mod cluster;
+mod store;
+mod world;

@@ -1,0 +1,117 @@
+//! Keeps an answer up to date with blocking queries.
+//!
+//! Invariants
+//! - While no server answers, nothing is observed: whoever follows keeps what it last saw.
+//! - Every wait has a limit, and every failure is followed by a pause that grows up to [`RETRY_LONGEST`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use lictor_agent::SharedDatacenter;
+use lictor_runtime::Rng;
+use lictor_types::{Block, Consistency, Credential, Freshness, Index, Query, Read, Refusal};
+
+/// How long a server may hold a question back while nothing changes; Consul's default.
+const WAIT: Duration = Duration::from_secs(300);
+/// How much later than asked an answer may come: the servers add a sixteenth to spread the wake-ups, the rest is the way.
+const OVERDUE: Duration = Duration::from_secs(60);
+/// How long a question that need not wait may take.
+const FIRST_LIMIT: Duration = Duration::from_secs(15);
+/// The first pause after a failure.
+const RETRY_SHORTEST: Duration = Duration::from_millis(200);
+/// The longest pause between attempts.
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// The pause after an answer that brought nothing new before its time: a server may wake us for nothing, but not busily.
+const SPURIOUS_PAUSE: Duration = Duration::from_millis(100);
+
+/// The pause before attempt `failures + 1`: doubling, limited, and spread over its upper half, so that the sidecars of a
+/// datacenter do not come back all at once.
+pub(crate) fn retry_pause(failures: u32, rng: &dyn Rng) -> Duration {
+    let doubled = RETRY_SHORTEST.saturating_mul(1 << failures.min(16));
+    let whole = doubled.min(RETRY_LONGEST);
+    let half = whole / 2;
+    half + Duration::from_millis(rng.below(half.as_millis() as u64 + 1))
+}
+
+/// Whom to ask, and as whom. Clones share the token.
+#[derive(Clone)]
+pub(crate) struct Asker {
+    pub(crate) datacenter: SharedDatacenter,
+    pub(crate) token: Arc<ArcSwap<Credential>>,
+    pub(crate) rng: Arc<dyn Rng>,
+}
+
+impl Asker {
+    /// The token in force.
+    pub(crate) fn token(&self) -> Credential {
+        Credential::clone(&self.token.load())
+    }
+
+    /// Asks `query` for ever and hands every answer that may be new to `observe`. Ends only by being dropped.
+    pub(crate) async fn follow(
+        &self,
+        what: &str,
+        query: Query,
+        consistency: Consistency,
+        mut observe: impl FnMut(Read),
+    ) {
+        let mut seen = Index(0);
+        let mut failures = 0;
+        loop {
+            let block = (seen > Index(0)).then_some(Block { after: seen, wait_millis: WAIT.as_millis() as u64 });
+            let asked = tokio::time::Instant::now();
+            match self.ask(query.clone(), Freshness { consistency, block }).await {
+                Ok(read) => {
+                    if failures > 0 {
+                        tracing::info!(what, failures, "the servers answer again");
+                    }
+                    failures = 0;
+                    let index = read.index;
+                    let unchanged = index == seen;
+                    // An index that went back is taken as it is: the next question then asks what came after it.
+                    seen = index;
+                    if unchanged {
+                        if asked.elapsed() < SPURIOUS_PAUSE {
+                            tokio::time::sleep(SPURIOUS_PAUSE).await;
+                        }
+                    } else {
+                        observe(read);
+                    }
+                }
+                Err(refusal) => {
+                    if failures == 0 {
+                        tracing::warn!(what, %refusal, "cannot ask the servers; going on with what is known");
+                    } else {
+                        tracing::debug!(what, %refusal, failures, "still cannot ask the servers");
+                    }
+                    tokio::time::sleep(retry_pause(failures, &*self.rng)).await;
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, query: Query, freshness: Freshness) -> Result<Read, Refusal> {
+        let limit = freshness.block.map_or(FIRST_LIMIT, |block| block.wait() + OVERDUE);
+        let token = self.token();
+        match tokio::time::timeout(limit, self.datacenter.read(&token, query, freshness)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::failed(format!("no answer within {} s", limit.as_secs()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lictor_runtime::SeededRng;
+
+    #[test]
+    fn pauses_grow_and_stay_within_their_limit() {
+        let rng = SeededRng::new(7);
+        let pauses: Vec<Duration> = (0..40).map(|failures| retry_pause(failures, &rng)).collect();
+        assert!(pauses.iter().all(|pause| *pause >= RETRY_SHORTEST / 2 && *pause <= RETRY_LONGEST), "{pauses:?}");
+        assert!(pauses[39] >= RETRY_LONGEST / 2);
+    }
+}

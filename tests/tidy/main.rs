@@ -1,0 +1,197 @@
+//! The house's own rules as tests: mostly absences, which no other test would miss.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie at the root").to_owned()
+}
+
+/// Every file below `place` with one of these extensions, as (path from the root, content).
+fn files(place: &str, extensions: &[&str]) -> Vec<(String, String)> {
+    let (root, mut found, mut open) = (root(), Vec::new(), vec![root().join(place)]);
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if !matches!(name.as_str(), "target" | ".git" | "node_modules") {
+                    open.push(path);
+                }
+            } else if path.extension().is_some_and(|it| extensions.iter().any(|one| it == *one))
+                && let Ok(text) = fs::read_to_string(&path)
+            {
+                let shown = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();
+                found.push((shown, text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The lines of Rust files below `places` that hold one of `words` outside of comments, tests left out.
+fn uses(places: &[&str], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in places.iter().flat_map(|place| files(place, &["rs"])) {
+        // Unit tests stand at the end of their file.
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate() {
+            let line = line.split("//").next().unwrap_or_default();
+            if words.iter().any(|word| line.contains(word)) {
+                found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+fn must_be_absent(places: &[&str], words: &[&str], allowed: &[&str], rule: &str) {
+    let found: Vec<_> =
+        uses(places, words).into_iter().filter(|line| !allowed.iter().any(|place| line.starts_with(place))).collect();
+    assert!(found.is_empty(), "{rule}:\n{}", found.join("\n"));
+}
+
+const EVERYWHERE: &[&str] = &["crates", "server", "sidecar", "operator", "crds", "cli"];
+
+#[test]
+fn the_state_machine_reads_nothing_but_its_commands() {
+    must_be_absent(
+        &["crates/state"],
+        &["SystemTime", "Instant", "rand::", "Rng", "std::fs", "std::net", "HashMap", "HashSet", "std::env"],
+        &["crates/state/tests", "crates/state/src/trie.rs", "crates/state/src/watches.rs"],
+        "the state is a function of the log: no clock, randomness, file, socket or unordered map",
+    );
+}
+
+#[test]
+fn only_the_raft_module_knows_the_consensus_library() {
+    must_be_absent(EVERYWHERE, &["openraft"], &["server/src/raft"], "nothing outside server/src/raft names openraft");
+}
+
+#[test]
+fn only_the_operator_knows_kubernetes() {
+    must_be_absent(
+        EVERYWHERE,
+        &["kube::", "k8s_openapi"],
+        &["operator", "crds"],
+        "nothing outside operator and crds names kube",
+    );
+}
+
+#[test]
+fn only_the_waist_proposes() {
+    must_be_absent(
+        &["server", "crates/agent", "sidecar"],
+        &["consensus.propose("],
+        &["server/src/datacenter.rs"],
+        "only the waist proposes to raft, after the authoriser",
+    );
+}
+
+#[test]
+fn only_the_authoriser_makes_what_the_state_answers() {
+    must_be_absent(
+        EVERYWHERE,
+        &["Authorized {"],
+        &["crates/state/src/access.rs", "crates/state/src/authorize.rs"],
+        "only the authoriser makes Authorized",
+    );
+}
+
+#[test]
+fn names_are_resolved_in_one_place() {
+    must_be_absent(
+        EVERYWHERE,
+        &["lookup_host", "to_socket_addrs", "HttpConnector"],
+        &[],
+        "every dial takes an address from runtime::Resolver: a static binary has no getaddrinfo",
+    );
+}
+
+#[test]
+fn every_queue_has_a_limit_and_every_task_an_owner() {
+    must_be_absent(EVERYWHERE, &["unbounded_channel", "unbounded()"], &[], "every queue has a limit");
+    must_be_absent(
+        EVERYWHERE,
+        &["tokio::spawn("],
+        &["crates/runtime/src/tasks.rs"],
+        "tasks are spawned by their owner, runtime::Tasks",
+    );
+}
+
+#[test]
+fn time_and_randomness_come_in_as_values() {
+    must_be_absent(
+        &["crates", "server", "sidecar"],
+        &["SystemTime::now()", "rand::rng()", "thread_rng"],
+        &["crates/runtime/src/clock.rs", "crates/runtime/src/random.rs"],
+        "take a Clock and an Rng: a test must be able to steer them",
+    );
+}
+
+#[test]
+fn nothing_is_left_for_later_without_a_word() {
+    let words = ["todo!(", "unimplemented!(", "dbg!("];
+    must_be_absent(EVERYWHERE, &words, &[], "what is not done is not there");
+    for (path, text) in files("tests", &["rs"]).into_iter().chain(EVERYWHERE.iter().flat_map(|it| files(it, &["rs"]))) {
+        assert!(!text.lines().any(|line| line.trim() == "#[ignore]"), "{path}: an ignored test must say why");
+    }
+}
+
+#[test]
+fn crates_depend_in_one_direction_only() {
+    let allowed: &[(&str, &[&str])] = &[
+        ("crates/types", &[]),
+        ("crates/runtime", &[]),
+        ("crates/state", &["types"]),
+        ("crates/identity", &["types", "runtime"]),
+        ("crates/client", &["types", "runtime"]),
+        ("crates/agent", &["types", "runtime", "identity"]),
+        ("server", &["types", "runtime", "state", "identity", "agent"]),
+        ("sidecar", &["types", "runtime", "identity", "agent"]),
+        ("crds", &[]),
+        ("operator", &["crds", "client", "identity", "runtime"]),
+    ];
+    for (place, may) in allowed {
+        let manifest = fs::read_to_string(root().join(place).join("Cargo.toml")).expect("a manifest");
+        let section = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+        let section = section.split("\n[").next().unwrap_or_default();
+        let ours: BTreeSet<&str> = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("lictor-"))
+            .filter_map(|line| line.split([' ', '.', '=']).next())
+            .collect();
+        for dependency in ours {
+            assert!(may.contains(&dependency), "{place} must not depend on {dependency}: see ARCHITECTURE.md");
+        }
+    }
+}
+
+#[test]
+fn versions_are_pinned_in_one_place() {
+    for (path, text) in files(".", &["toml"]) {
+        if !path.ends_with("Cargo.toml") || path == "Cargo.toml" {
+            continue;
+        }
+        for line in text.lines().filter(|line| line.contains("version = \"") && line.contains(" = {")) {
+            panic!("{path}: {line}: versions stand in the workspace manifest");
+        }
+    }
+}
+
+#[test]
+fn every_decision_has_its_four_parts() {
+    for (path, text) in files("docs/decisions", &["md"]) {
+        for part in ["## Context", "## Decision", "## Consequences", "## What would change our mind"] {
+            assert!(text.contains(part), "{path} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn the_architecture_stays_short() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    assert!(text.lines().count() < 200, "ARCHITECTURE.md is a bird's eye view: under 200 lines");
+}
