@@ -259,6 +259,7 @@ fn core_settings(
         founding: Founding {
             initial_management: config.acl.initial_management.as_ref().map(|token| token.secret.clone()),
             loopback_join_token: join_token,
+            mesh_authority: None,
         },
     }
 }

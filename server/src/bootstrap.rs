@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::datacenter::ServerDatacenter;
 use crate::membership;
+use crate::raft::InitializeError;
 
 /// Between two rounds of asking.
 const ROUND_INTERVAL: Duration = Duration::from_millis(100);
@@ -71,7 +72,11 @@ pub async fn find_cluster(
 async fn initialize(datacenter: &ServerDatacenter, servers: &[ServerAddress]) -> Result<(), String> {
     let members = servers.iter().map(membership::raft_server).collect::<Result<BTreeMap<_, _>, _>>();
     let members = members.map_err(|refusal| refusal.to_string())?;
-    datacenter.consensus.initialize(members).await.map_err(|error| error.to_string())
+    match datacenter.consensus.initialize(members).await {
+        // A round may begin before raft tells what the one before it did.
+        Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn decide(own: &ServerAddress, found: &[ServerAddress], answers: &[(String, Probe)], expect: u32) -> Step {

@@ -10,6 +10,7 @@ use lictor_identity::RpcTrust;
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::SharedTransport;
 use lictor_runtime::{Clock, Rng, Tasks};
+use lictor_state::Store;
 use lictor_state::access::Authorizer;
 use lictor_state::published::Published;
 use lictor_types::rpc::{Operation, Probe, ServerAddress};
@@ -133,12 +134,24 @@ impl Core {
         let mut leader = self.datacenter.consensus.leader();
         tasks.spawn(async move {
             while leader.changed().await.is_ok() {
-                if leader.borrow_and_update().is_some() {
+                let name = leader.borrow_and_update().as_ref().map(|leader| leader.name.clone());
+                if let Some(name) = name {
+                    tracing::info!("New leader elected: {name}");
                     count.send_modify(|count| *count += 1);
                 }
             }
         });
         seen
+    }
+
+    /// The replicated state as this server has applied it.
+    pub fn state(&self) -> Arc<Store> {
+        self.datacenter.published.load()
+    }
+
+    /// Raft as it is now on this server.
+    pub fn status(&self) -> raft::Status {
+        self.datacenter.consensus.status()
     }
 
     /// Hands the lead to another server if this one has it.

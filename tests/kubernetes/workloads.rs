@@ -120,6 +120,7 @@ pub(crate) fn wrong_pods_are_refused(scene: &mut Scene) -> Outcome {
     let harness = &scene.harness;
     harness.apply(&manifests::namespace(OUTSIDE))?;
     harness.apply(&manifests::service_account(OUTSIDE, "api"))?;
+    harness.apply(&manifests::service_account(OUTSIDE, "web"))?;
     let asked = "lictor.dev/inject: \"true\"";
     let base = || Workload { name: "wrong", ..Workload::injected("web", WEB_ARGUMENTS) };
     let cases = [

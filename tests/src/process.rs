@@ -23,7 +23,7 @@ pub fn lictor() -> PathBuf {
 }
 
 /// An address in 127.0.0.0/8 that no other agent of any running test has.
-fn next_address() -> String {
+pub fn next_address() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id();

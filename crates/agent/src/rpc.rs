@@ -201,6 +201,8 @@ pub async fn serve_connection<H: Handler>(stream: Stream, peer: PeerIdentity, ha
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .adaptive_window(true)
+        // Nobody reads it, and its bytes differ from run to run.
+        .auto_date_header(false)
         .max_concurrent_streams(CONCURRENT_CALLS_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);

@@ -20,6 +20,9 @@ pub struct Founding {
     pub initial_management: Option<String>,
     /// Secret of the join token that members on one loopback share.
     pub loopback_join_token: Option<String>,
+    /// A mesh CA that was made elsewhere. Without it a new one is made, whose keys come from the operating system and not
+    /// from a seed.
+    pub mesh_authority: Option<AuthorityRecord>,
 }
 
 /// Tries until all is there.
@@ -42,7 +45,10 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
         write(datacenter, Command::ClusterInitialize(identity)).await?;
     }
     if datacenter.published.load().authority().is_none() {
-        let record = new_authority(datacenter)?;
+        let record = match &founding.mesh_authority {
+            Some(made) => made.clone(),
+            None => new_authority(datacenter)?,
+        };
         write(datacenter, Command::AuthorityInitialize(record)).await?;
     }
     if let Some(secret) = &founding.initial_management {

@@ -6,6 +6,7 @@
 //!
 //! Who dialled is known from the handshake, before a byte of the protocol is read.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub async fn serve(datacenter: Arc<ServerDatacenter>, transport: SharedTransport
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         let Accepted { peer, protocol, address, stream } = match transport.accept().await {
             Ok(accepted) => accepted,
+            // The listener was closed before us: this is the end, not a fault.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
             Err(error) => {
                 tracing::error!(%error, "the server port cannot accept");
                 tokio::time::sleep(ACCEPT_RETRY).await;

@@ -18,8 +18,6 @@ use lictor_types::{
     Timestamp,
 };
 use parking_lot::Mutex;
-use rustls_pki_types::CertificateSigningRequestDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 
 use super::caller::{Ask, Tail, mark_index};
@@ -153,9 +151,7 @@ async fn make(
     let id = SpiffeId::service(&trust_domain, &agent.identity.datacenter, service.as_str())
         .map_err(|error| Refusal::bad_request(error.to_string()))?;
     let request = SigningRequest::create(&id).map_err(|error| failed(&error))?;
-    let csr =
-        CertificateSigningRequestDer::from_pem_slice(request.csr_pem.as_bytes()).map_err(|error| failed(&error))?;
-    let sign = SignLeaf { service: service.clone(), csr: csr.to_vec() };
+    let sign = SignLeaf { service: service.clone(), csr: request.csr_pem.into_bytes() };
     let Report::Leaf(certificate) = ask.operate(Operation::SignLeaf(sign)).await? else {
         return Err(Failure::unexpected_answer());
     };

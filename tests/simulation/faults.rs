@@ -1,0 +1,236 @@
+//! What goes wrong, and when: a function of the seed.
+
+use std::time::Duration;
+
+use lictor_agent::Datacenter;
+use lictor_runtime::{Rng, SeededRng, Tasks};
+use lictor_types::{Credential, Operation};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::time::{Instant, sleep};
+
+use crate::clients::at;
+use crate::network::{Delay, Network};
+use crate::servers::{Loss, SERVERS, Servers, address};
+
+/// What the generator prefers, to have a kind of bug show itself soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    /// A random choice of everything.
+    None,
+    /// All machines lose power at once, and the leader comes back last.
+    Power,
+    /// A voter restarts between two candidates.
+    Votes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    KillLeader,
+    KillAny,
+    KillAll,
+    IsolateLeader,
+    IsolateAny,
+    CutOneWay,
+    CutPair,
+    Reset,
+    Slow,
+    Rewire,
+    Transfer,
+}
+
+const ALL: [Fault; 11] = [
+    Fault::KillLeader,
+    Fault::KillAny,
+    Fault::KillAll,
+    Fault::IsolateLeader,
+    Fault::IsolateAny,
+    Fault::CutOneWay,
+    Fault::CutPair,
+    Fault::Reset,
+    Fault::Slow,
+    Fault::Rewire,
+    Fault::Transfer,
+];
+
+/// How messages travel when nothing is wrong.
+pub const CALM: Delay = Delay { least: 200, most: 3_000, spike_one_in: 0 };
+
+/// Makes things go wrong.
+pub struct Nemesis {
+    pub servers: Servers,
+    pub network: Network,
+    pub rng: SeededRng,
+    pub tasks: Tasks,
+    pub bias: Bias,
+    /// What became of a server that did not start again.
+    pub broken: Arc<Mutex<Vec<String>>>,
+    pub talk: bool,
+}
+
+impl Nemesis {
+    /// Until `end`; then all is well again.
+    pub async fn run(&self, end: Instant) {
+        let chosen: Vec<Fault> = match self.bias {
+            Bias::Power => vec![Fault::KillAll],
+            Bias::Votes => vec![Fault::Rewire],
+            Bias::None => ALL.into_iter().filter(|_| self.rng.below(3) > 0).collect(),
+        };
+        // Every seed has at least one change of leader that somebody notices.
+        let first = if self.rng.below(2) == 0 { Fault::KillLeader } else { Fault::IsolateLeader };
+        self.strike(first).await;
+        while Instant::now() < end {
+            self.millis(200, 1_500).await;
+            let fault = chosen.get(self.rng.below(chosen.len() as u64) as usize).copied().unwrap_or(Fault::KillLeader);
+            self.strike(fault).await;
+        }
+        self.network.heal();
+        self.network.set_delay(CALM);
+        for server in 0..SERVERS {
+            self.start(server).await;
+        }
+    }
+
+    async fn strike(&self, fault: Fault) {
+        if self.talk {
+            println!("fault {fault:?}, the leader is {:?}", self.servers.leader());
+        }
+        match fault {
+            Fault::KillLeader => self.kill(self.leader()).await,
+            Fault::KillAny => self.kill(self.any()).await,
+            Fault::KillAll => self.kill_all().await,
+            Fault::IsolateLeader => self.isolate(self.leader()).await,
+            Fault::IsolateAny => self.isolate(self.any()).await,
+            Fault::CutOneWay => {
+                let (a, b) = self.pair();
+                self.network.cut(&address(a), &address(b));
+                self.millis(300, 3_500).await;
+                self.network.mend(&address(a), &address(b));
+            }
+            Fault::CutPair => {
+                let (a, b) = self.pair();
+                self.cut(a, b);
+                self.millis(300, 3_500).await;
+                self.mend(a, b);
+            }
+            Fault::Reset => {
+                let host = address(self.any());
+                self.network.reset_where(|from, to| from == host || to == host);
+            }
+            Fault::Slow => {
+                self.network.set_delay(Delay { least: 1_000, most: 60_000, spike_one_in: 20 });
+                self.millis(500, 3_000).await;
+                self.network.set_delay(CALM);
+            }
+            Fault::Rewire => self.rewire().await,
+            Fault::Transfer => {
+                if let Some(waist) = self.servers.waist(self.any()) {
+                    let nobody = Credential::anonymous();
+                    at(&waist, waist.datacenter.operate(&nobody, Operation::TransferLeader)).await;
+                }
+            }
+        }
+    }
+
+    async fn kill(&self, server: usize) {
+        self.servers.kill(server, self.loss(), self.rng.below(2) == 0);
+        if self.rng.below(3) > 0 {
+            self.millis(0, 3_000).await;
+        }
+        self.start(server).await;
+    }
+
+    /// The power goes everywhere, and comes back here and there.
+    async fn kill_all(&self) {
+        let leader = self.leader();
+        for server in 0..SERVERS {
+            let loss = if self.bias == Bias::Power { Loss::All } else { self.loss() };
+            self.servers.kill(server, loss, true);
+        }
+        let leader_last = self.bias == Bias::Power || self.rng.below(3) == 0;
+        if leader_last {
+            for server in (0..SERVERS).filter(|server| *server != leader) {
+                self.start(server).await;
+            }
+            self.millis(2_500, 4_000).await;
+            self.start(leader).await;
+            return;
+        }
+        let first = self.any();
+        for server in 0..SERVERS {
+            self.start((first + server) % SERVERS).await;
+            self.millis(0, 2_000).await;
+        }
+    }
+
+    async fn isolate(&self, server: usize) {
+        let others = (0..SERVERS).filter(|other| *other != server);
+        others.clone().for_each(|other| self.cut(server, other));
+        self.millis(500, 5_000).await;
+        others.for_each(|other| self.mend(server, other));
+    }
+
+    /// The old leader is alone, a new one is chosen; the one that voted for it restarts and finds itself with the old one.
+    async fn rewire(&self) {
+        let old = self.leader();
+        (0..SERVERS).filter(|it| *it != old).for_each(|other| self.cut(old, other));
+        let begun = Instant::now();
+        let new = loop {
+            match self.servers.leader() {
+                Some(new) if new != old => break new,
+                _ if begun.elapsed() > Duration::from_secs(4) => {
+                    self.network.heal();
+                    return;
+                }
+                _ => sleep(Duration::from_millis(5)).await,
+            }
+        };
+        self.millis(10, 150).await;
+        let voter = SERVERS - old - new;
+        self.cut(voter, new);
+        self.servers.kill(voter, self.loss(), false);
+        self.mend(voter, old);
+        self.start(voter).await;
+        self.millis(500, 2_500).await;
+        self.network.heal();
+    }
+
+    async fn start(&self, server: usize) {
+        if !self.servers.is_running(server)
+            && let Err(error) = self.servers.start(server).await
+        {
+            self.broken.lock().push(error);
+        }
+    }
+
+    fn cut(&self, a: usize, b: usize) {
+        self.network.cut(&address(a), &address(b));
+        self.network.cut(&address(b), &address(a));
+    }
+
+    fn mend(&self, a: usize, b: usize) {
+        self.network.mend(&address(a), &address(b));
+        self.network.mend(&address(b), &address(a));
+    }
+
+    fn any(&self) -> usize {
+        self.rng.below(SERVERS as u64) as usize
+    }
+
+    fn leader(&self) -> usize {
+        self.servers.leader().unwrap_or_else(|| self.any())
+    }
+
+    fn pair(&self) -> (usize, usize) {
+        let a = self.any();
+        (a, (a + 1 + self.rng.below(SERVERS as u64 - 1) as usize) % SERVERS)
+    }
+
+    fn loss(&self) -> Loss {
+        [Loss::All, Loss::None, Loss::Some][self.rng.below(3) as usize]
+    }
+
+    async fn millis(&self, least: u64, most: u64) {
+        sleep(Duration::from_millis(least + self.rng.below(most - least))).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! What clients did and what they were told, in the order in which the one thread saw it.
+
+use std::sync::Arc;
+
+use lictor_types::Index;
+use parking_lot::Mutex;
+
+/// A value: the number of the operation that wrote it, which no other operation writes. 0 is a key that is not there.
+pub type Value = u64;
+
+/// What was asked of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Set(Value),
+    /// Set if the value is the expected one.
+    Cas { expected: Value, new: Value },
+    Delete,
+    Get,
+}
+
+/// What was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Written(Index),
+    /// The condition of a cas did not hold.
+    NotApplied,
+    Read { value: Value, index: Index },
+    /// It may or may not have been done, and may still be.
+    Unknown,
+}
+
+/// An operation on one key.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub client: usize,
+    pub key: String,
+    pub action: Action,
+    /// When it began, and when it ended: counted in events.
+    pub began: u64,
+    pub ended: Option<u64>,
+    pub answer: Answer,
+    /// It was a stale read, which may be old, at this life of a server.
+    pub stale_at: Option<(usize, u64)>,
+}
+
+#[derive(Default)]
+struct Inner {
+    operations: Vec<Operation>,
+    clock: u64,
+    nodes: Vec<String>,
+    acknowledged: u64,
+    broken: Vec<String>,
+}
+
+/// A history. Clones share it.
+#[derive(Clone, Default)]
+pub struct History(Arc<Mutex<Inner>>);
+
+impl History {
+    /// The next value that nobody has used, and the number of the operation that [`History::begin`] begins next.
+    pub fn fresh(&self) -> Value {
+        self.0.lock().operations.len() as u64 + 1
+    }
+
+    pub fn begin(&self, client: usize, key: &str, action: Action, stale_at: Option<(usize, u64)>) -> usize {
+        let mut inner = self.0.lock();
+        inner.clock += 1;
+        let began = inner.clock;
+        let key = key.to_owned();
+        inner.operations.push(Operation { client, key, action, began, ended: None, answer: Answer::Unknown, stale_at });
+        inner.operations.len() - 1
+    }
+
+    pub fn end(&self, operation: usize, answer: Answer) {
+        let mut inner = self.0.lock();
+        inner.clock += 1;
+        let clock = inner.clock;
+        let operation = &mut inner.operations[operation];
+        operation.answer = answer;
+        if answer != Answer::Unknown {
+            operation.ended = Some(clock);
+            inner.acknowledged += 1;
+        }
+    }
+
+    /// A registration of this node was acknowledged.
+    pub fn registered(&self, node: String) {
+        let mut inner = self.0.lock();
+        inner.nodes.push(node);
+        inner.acknowledged += 1;
+    }
+
+    /// A client saw what must not be.
+    pub fn broken(&self, what: String) {
+        self.0.lock().broken.push(what);
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.0.lock().acknowledged
+    }
+
+    /// Operations, registered nodes, and what clients saw that must not be.
+    pub fn take(&self) -> (Vec<Operation>, Vec<String>, Vec<String>) {
+        let inner = self.0.lock();
+        (inner.operations.clone(), inner.nodes.clone(), inner.broken.clone())
+    }
+}

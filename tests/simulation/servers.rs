@@ -1,0 +1,260 @@
+//! Three servers of the shipped code on simulated machines: started, killed, and started again from what their disks kept.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lictor_identity::seal::SealKey;
+use lictor_runtime::clock::SimulatedClock;
+use lictor_runtime::fs::{Crash, MemoryFs};
+use lictor_runtime::{PeerIdentity, Rng, SeededRng, Tasks};
+use lictor_server::core::{Core, CoreDeps, CoreSettings};
+use lictor_server::datacenter::{ServerDatacenter, ServerSettings};
+use lictor_server::leader::Founding;
+use lictor_server::login::LoginMethods;
+use lictor_server::raft::{DataDirectory, Drive, Faults, LogOptions, Role, Settings, Status};
+use lictor_state::Store;
+use lictor_state::access::Authorizer;
+use lictor_types::rpc::ServerAddress;
+use lictor_types::{AuthorityRecord, CaRoot, Index, Member, MemberStatus};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::network::{Host, Network};
+use crate::trace::Trace;
+
+pub const SERVERS: usize = 3;
+/// How long a request waits for a leader.
+pub const HOLD: Duration = Duration::from_secs(3);
+/// What is left of a killed server is cleared away within this.
+const CLEARED_WITHIN: Duration = Duration::from_secs(1);
+const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
+/// 2026-01-01.
+const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
+
+/// What a kill leaves of what was not synced.
+#[derive(Clone, Copy, Debug)]
+pub enum Loss {
+    /// The power went: nothing.
+    All,
+    /// The process died: everything is left.
+    None,
+    /// The power went while the disk was busy: any part.
+    Some,
+}
+
+pub fn address(server: usize) -> String {
+    format!("server-{server}:8300")
+}
+
+/// What seeds and planted bugs vary.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub snapshot_entries: u64,
+    pub kept_entries: u64,
+    pub segment_bytes: u64,
+    pub faults: Faults,
+}
+
+struct Running {
+    core: Core,
+    host: Host,
+    over: watch::Sender<bool>,
+}
+
+struct Machine {
+    disk: MemoryFs,
+    running: Option<Running>,
+    life: u64,
+}
+
+/// The waist of a server for as long as it lives.
+#[derive(Clone)]
+pub struct Waist {
+    pub datacenter: Arc<ServerDatacenter>,
+    pub over: watch::Receiver<bool>,
+    /// Which life of which server.
+    pub life: (usize, u64),
+}
+
+/// The servers. Clones share them.
+#[derive(Clone)]
+pub struct Servers {
+    machines: Arc<Mutex<Vec<Machine>>>,
+    network: Network,
+    shape: Shape,
+    rng: SeededRng,
+    clock: SimulatedClock,
+    seal: Arc<SealKey>,
+    tasks: Tasks,
+    trace: Trace,
+}
+
+impl Servers {
+    pub fn new(network: Network, shape: Shape, rng: SeededRng, tasks: Tasks, trace: Trace) -> Self {
+        let machines = (0..SERVERS).map(|_| Machine { disk: MemoryFs::new(), running: None, life: 0 }).collect();
+        Self {
+            machines: Arc::new(Mutex::new(machines)),
+            network,
+            shape,
+            clock: SimulatedClock::starting_at(SystemTime::UNIX_EPOCH + BEGINNING),
+            seal: Arc::new(SealKey::generate(&rng).expect("any bytes are a key")),
+            rng,
+            tasks,
+            trace,
+        }
+    }
+
+    /// Starts a server that does not run, from its disk.
+    pub async fn start(&self, server: usize) -> Result<(), String> {
+        let (disk, life) = {
+            let mut machines = self.machines.lock();
+            let machine = &mut machines[server];
+            if machine.running.is_some() {
+                return Ok(());
+            }
+            machine.life += 1;
+            (machine.disk.clone(), machine.life)
+        };
+        let rng: Arc<dyn Rng> = Arc::new(SeededRng::new(self.rng.next_u64()));
+        let directory = DataDirectory::open(Arc::new(disk), Path::new("/data"), &*rng);
+        let directory = directory.map_err(|error| format!("server {server} does not start again: {error}"))?;
+        let host = self.network.host(&address(server), PeerIdentity::Server);
+        let deps = CoreDeps {
+            clock: Arc::new(self.clock),
+            rng,
+            transport: Arc::clone(&host.transport),
+            seal: Arc::clone(&self.seal),
+            logins: LoginMethods::default(),
+            trust: None,
+            directory: Arc::new(directory),
+        };
+        let settings = self.settings(server, deps.directory.server_id().to_string());
+        let core = Core::start(settings, deps).await;
+        let core = core.map_err(|error| format!("server {server} does not start again: {error}"))?;
+        self.trace.note(|| format!("server {server} starts its life {life}"));
+        self.machines.lock()[server].running = Some(Running { core, host, over: watch::Sender::new(false) });
+        Ok(())
+    }
+
+    fn settings(&self, server: usize, id: String) -> CoreSettings {
+        let name: lictor_types::NodeName = format!("server-{server}").parse().expect("a legal name");
+        CoreSettings {
+            own: ServerAddress { id: id.clone(), name: name.clone(), address: address(server) },
+            member: Member {
+                name,
+                id,
+                address: format!("10.0.0.{}", server + 1),
+                port: 8301,
+                tags: [("role", "consul"), ("dc", "dc1"), ("port", "8300")]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+                meta: Default::default(),
+                status: MemberStatus::Alive,
+            },
+            bootstrap_expect: SERVERS as u32,
+            join: (0..SERVERS).map(address).collect(),
+            raft: Settings {
+                drive: Drive::Tasks,
+                faults: self.shape.faults,
+                snapshot_entries: self.shape.snapshot_entries,
+                kept_entries: self.shape.kept_entries,
+                log: LogOptions {
+                    segment_bytes: self.shape.segment_bytes,
+                    cache_bytes: 16 << 10,
+                    ..LogOptions::default()
+                },
+                ..Settings::default()
+            },
+            server: ServerSettings {
+                datacenter: "dc1".into(),
+                hold: HOLD,
+                leaf_lifetime: LEAF_LIFETIME,
+                agent_lifetime: LEAF_LIFETIME,
+                default_intention_allow: true,
+            },
+            authorizer: Authorizer { acl_enabled: false, default_allow: true },
+            founding: Founding { mesh_authority: Some(authority()), ..Founding::default() },
+        }
+    }
+
+    /// kill -9, or worse: from this moment the server does nothing to the world any more.
+    pub fn kill(&self, server: usize, loss: Loss, silent: bool) {
+        let mut machines = self.machines.lock();
+        let machine = &mut machines[server];
+        let Some(running) = machine.running.take() else { return };
+        self.trace.note(|| format!("server {server} is killed, lost: {loss:?}, silent: {silent}"));
+        running.host.kill(silent);
+        running.over.send_replace(true);
+        machine.disk.crash(match loss {
+            Loss::All => Crash::DropUnsynced,
+            Loss::None => Crash::KeepUnsynced,
+            Loss::Some => Crash::Random(&self.rng),
+        });
+        // What is left of the dead server keeps the old disk.
+        machine.disk = machine.disk.copy();
+        let core = running.core;
+        self.tasks.spawn_to_end(async move { core.stop(CLEARED_WITHIN).await });
+    }
+
+    pub fn waist(&self, server: usize) -> Option<Waist> {
+        let machines = self.machines.lock();
+        let machine = &machines[server];
+        machine.running.as_ref().map(|running| Waist {
+            datacenter: Arc::clone(&running.core.datacenter),
+            over: running.over.subscribe(),
+            life: (server, machine.life),
+        })
+    }
+
+    pub fn is_running(&self, server: usize) -> bool {
+        self.machines.lock()[server].running.is_some()
+    }
+
+    pub fn statuses(&self) -> Vec<Option<Status>> {
+        self.machines.lock().iter().map(|it| it.running.as_ref().map(|it| it.core.status())).collect()
+    }
+
+    /// The leader of the highest term.
+    pub fn leader(&self) -> Option<usize> {
+        let statuses = self.statuses();
+        let leads = |status: &Option<Status>| status.as_ref().filter(|it| it.role == Role::Leader).map(|it| it.term);
+        (0..SERVERS).filter_map(|server| Some((leads(&statuses[server])?, server))).max().map(|(_, server)| server)
+    }
+
+    pub fn states(&self) -> Vec<Option<Arc<Store>>> {
+        self.machines.lock().iter().map(|it| it.running.as_ref().map(|it| it.core.state())).collect()
+    }
+
+    /// Why a server said that it cannot go on.
+    pub fn fatal(&self) -> Option<String> {
+        let machines = self.machines.lock();
+        machines.iter().filter_map(|it| it.running.as_ref()).find_map(|it| it.core.fatal.borrow().clone())
+    }
+}
+
+/// A mesh CA in name only: real keys come from the operating system, and nobody asks for a certificate here.
+fn authority() -> AuthorityRecord {
+    AuthorityRecord {
+        trust_domain: "11111111-2222-3333-4444-555555555555.consul".into(),
+        root: CaRoot {
+            id: "00:11".into(),
+            name: "simulated".into(),
+            serial_number: 1,
+            signing_key_id: "22:33".into(),
+            external_trust_domain: String::new(),
+            not_before: "2026-01-01T00:00:00Z".into(),
+            not_after: "2036-01-01T00:00:00Z".into(),
+            root_cert: "simulated".into(),
+            intermediate_certs: None,
+            active: true,
+            private_key_type: "ec".into(),
+            private_key_bits: 256,
+            create_index: Index(0),
+            modify_index: Index(0),
+        },
+        intermediate_pem: "simulated".into(),
+        sealed_root_key: vec![0; 64],
+        sealed_intermediate_key: vec![0; 64],
+    }
+}
