@@ -71,7 +71,7 @@ pub(crate) fn run(flags: DevFlags) -> Result<Output, Failure> {
     let begun = Instant::now();
     let plan = Plan::new(flags.port_offset, flags.http_port, flags.dns_port);
     plan.check()?;
-    logging::begin(flags.log_level, false)?;
+    logging::begin_beside_text(flags.log_level)?;
     let runtime = of_threads(None, AGENT_BLOCKING_THREADS)?;
     let home = Home::open(flags.data_dir, flags.port_offset, &SystemRng)?;
     let result = runtime.block_on(serve(&plan, &home, begun));
@@ -89,7 +89,7 @@ async fn serve(plan: &Plan, home: &Home, begun: Instant) -> Result<Output, Failu
         resolver: Resolver::from_system(),
         state_base: Some(home.certificates()),
     };
-    say(&screen::starting(plan));
+    say(&screen::starting());
     let mut datacenter = Datacenter::new(deps);
     let started = tokio::select! {
         started = tokio::time::timeout(START_LIMIT, datacenter.start(plan, home)) => {

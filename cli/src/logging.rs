@@ -58,11 +58,27 @@ fn targets(level: Level) -> Targets {
 /// # Errors
 /// It was done before.
 pub(crate) fn begin(level: Level, json: bool) -> Result<(), Failure> {
+    begin_with(targets(level), json)
+}
+
+/// The same beside text for people on the screen: what libraries find odd is not shown unless much is asked for.
+///
+/// # Errors
+/// It was done before.
+pub(crate) fn begin_beside_text(level: Level) -> Result<(), Failure> {
+    let targets = match level {
+        Level::Trace | Level::Debug => targets(level),
+        Level::Info | Level::Warn | Level::Error => targets(level).with_default(LevelFilter::ERROR),
+    };
+    begin_with(targets, false)
+}
+
+fn begin_with(targets: Targets, json: bool) -> Result<(), Failure> {
     let lines = tracing_subscriber::fmt::layer();
     let lines = if json {
-        lines.json().flatten_event(true).with_filter(targets(level)).boxed()
+        lines.json().flatten_event(true).with_filter(targets).boxed()
     } else {
-        lines.with_ansi(std::io::stdout().is_terminal()).with_filter(targets(level)).boxed()
+        lines.with_ansi(std::io::stdout().is_terminal()).with_filter(targets).boxed()
     };
     tracing_subscriber::registry().with(lines).try_init().map_err(Failure::because("cannot begin to log"))
 }

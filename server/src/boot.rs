@@ -102,6 +102,14 @@ impl RunningAgent {
             Mode::Client(client) => client.stop(self.agent.config.leave_on_terminate, limit).await,
         }
     }
+
+    /// The same when the whole cluster ends: a server does not look for another to take the lead.
+    pub async fn stop_with_the_cluster(self, limit: Duration) {
+        match self.mode {
+            Mode::Server(server) => server.end(limit).await,
+            Mode::Client(_) => self.stop(limit).await,
+        }
+    }
 }
 
 /// Starts an agent in the mode that its configuration names.
@@ -169,6 +177,11 @@ impl Server {
     pub async fn stop(self, limit: Duration) {
         // The lead first, so that requests under way end at the new leader and not in an error.
         self.core.hand_on_the_lead(limit / 2).await;
+        self.end(limit).await;
+    }
+
+    /// Closes the doors and stops everything, whoever leads.
+    async fn end(self, limit: Duration) {
         self.tasks.stop(limit / 4).await;
         self.core.stop(limit).await;
     }

@@ -5,7 +5,7 @@ use lictor_identity::spiffe::{SpiffeId, TrustDomain};
 use lictor_state::access::Duty;
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::command::Effect;
-use lictor_types::rpc::{CreateJoinToken, Operation, Probe, Report, ServerAddress, SignLeaf, Status};
+use lictor_types::rpc::{CreateJoinToken, Operation, Probe, RaftServer, Report, ServerAddress, SignLeaf, Status};
 use lictor_types::token::JoinToken;
 use lictor_types::{
     Command, Consistency, Credential, LeafCertificate, Member, Refusal, Requirement, Resource, ServiceName, Timestamp,
@@ -114,10 +114,13 @@ impl ServerDatacenter {
 
     pub(crate) fn status(&self) -> Status {
         let leader = self.consensus.leader().borrow().as_ref().map(|leader| leader.address.clone());
-        let mut peers: Vec<String> =
-            self.consensus.membership().voters.into_iter().map(|it| it.server.address).collect();
+        let members = self.consensus.membership();
+        let mut peers: Vec<String> = members.voters.iter().map(|it| it.server.address.clone()).collect();
         peers.sort();
-        Status { leader, peers, index: self.published.load().index(), is_leader: self.consensus.is_leader() }
+        let as_server = |voter: bool| move |it| Some(RaftServer { server: membership::address(it)?, voter });
+        let servers = members.voters.iter().filter_map(as_server(true));
+        let servers = servers.chain(members.learners.iter().filter_map(as_server(false))).collect();
+        Status { leader, peers, index: self.published.load().index(), is_leader: self.consensus.is_leader(), servers }
     }
 
     /// The mesh CA with its keys, opened for one use.

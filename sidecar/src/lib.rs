@@ -18,7 +18,6 @@ mod follow;
 mod health;
 mod inbound;
 mod intention;
-mod login;
 mod outbound;
 mod register;
 mod settings;
@@ -33,7 +32,5 @@ mod mesh;
 #[cfg(test)]
 mod whole;
 
-pub use settings::{
-    DEFAULT_DRAIN_LIMIT, LoginToken, ServiceCheck, ServiceSpec, SettingsError, SidecarSettings, UpstreamSpec,
-};
+pub use settings::{DEFAULT_DRAIN_LIMIT, ServiceCheck, ServiceSpec, SettingsError, SidecarSettings, UpstreamSpec};
 pub use sidecar::{Sidecar, SidecarAddresses, SidecarParts, StartError};

@@ -1,11 +1,10 @@
 //! What a sidecar is told at its start, checked as a whole before anything runs.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
+use lictor_agent::session::Proof;
 use lictor_identity::spiffe::Segment;
 use lictor_types::name::NameError;
 use lictor_types::{NodeName, ServiceName};
@@ -32,7 +31,7 @@ pub struct SidecarSettings {
     /// The server CA: whom to take for a server.
     pub ca_pem: String,
     /// The proof of who we are.
-    pub login_token: LoginToken,
+    pub login_token: Proof,
     /// What the application is.
     pub services: Vec<ServiceSpec>,
     /// What the application calls.
@@ -47,24 +46,6 @@ pub struct SidecarSettings {
     pub dns_address: Option<SocketAddr>,
     /// How long a leave may take.
     pub drain_limit: Duration,
-}
-
-/// Where the proof of who we are comes from.
-#[derive(Clone)]
-pub enum LoginToken {
-    /// A file, read anew at each login: Kubernetes replaces it before it expires.
-    File(PathBuf),
-    /// The proof itself.
-    Secret(String),
-}
-
-impl fmt::Debug for LoginToken {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => formatter.debug_tuple("File").field(path).finish(),
-            Self::Secret(_) => formatter.write_str("Secret(<hidden>)"),
-        }
-    }
 }
 
 /// A service that the application is.
@@ -285,7 +266,7 @@ mod tests {
             datacenter: "dc1".into(),
             server_addresses: vec!["server-0:8300".into()],
             ca_pem: "-----BEGIN CERTIFICATE-----".into(),
-            login_token: LoginToken::Secret("join me".into()),
+            login_token: Proof::Secret("join me".into()),
             services: vec![ServiceSpec::parse("web:8080", 0, inbound()).unwrap()],
             upstreams: vec![UpstreamSpec::parse("api:9090").unwrap()],
             local_address: Ipv4Addr::LOCALHOST.into(),

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use lictor_agent::session::{Granted, Session};
 use lictor_identity::{
     Credentials, CredentialsPublisher, MaterialError, Roots, RpcMaterial, RpcTrust, SpiffeError, SpiffeId, Tls,
     TlsTransport,
@@ -35,7 +36,6 @@ use crate::follow::Asker;
 use crate::health::{Health, Step};
 use crate::inbound::{self, Inbound};
 use crate::intention::{self, Intentions};
-use crate::login::{Granted, Session};
 use crate::outbound::{self, Outbound};
 use crate::register::Registrations;
 use crate::settings::{SettingsError, SidecarSettings};
@@ -337,7 +337,13 @@ impl Shared {
         let member = self.join(&granted, transport, &inbound)?;
         let asker = member.asker.clone();
         member.agent.open_doors(&self.agent_tasks).await?;
-        self.upkeep_tasks.spawn(session.keep(granted, asker.clone()));
+        let (present, relogged) = (Arc::clone(&asker.token), Arc::clone(&asker.token));
+        self.upkeep_tasks.spawn(session.keep(
+            granted,
+            Arc::clone(&asker.datacenter),
+            move || lictor_types::Credential::clone(&present.load()),
+            move |token| relogged.store(Arc::new(token)),
+        ));
 
         self.step.send_replace(Step::AwaitingCertificates);
         let identity = |service: &str| SpiffeId::service(&trust_domain, &self.settings.datacenter, service);

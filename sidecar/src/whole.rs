@@ -18,7 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::double::{LIMIT, Servers, intention, trust_domain};
-use crate::{LoginToken, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, StartError, UpstreamSpec};
+use lictor_agent::session::Proof;
+
+use crate::{ServiceSpec, Sidecar, SidecarParts, SidecarSettings, StartError, UpstreamSpec};
 
 /// The one proof that is taken.
 const PROOF: &str = "a join token";
@@ -107,7 +109,7 @@ fn settings(door: &Door, service: &str, port: u16) -> SidecarSettings {
         datacenter: "dc1".into(),
         server_addresses: vec![door.address.clone()],
         ca_pem: door.ca_pem.clone(),
-        login_token: LoginToken::Secret(PROOF.into()),
+        login_token: Proof::Secret(PROOF.into()),
         services: vec![ServiceSpec::parse(&format!("{service}:{port}"), 0, any_port()).unwrap()],
         upstreams: Vec::new(),
         local_address: Ipv4Addr::LOCALHOST.into(),
@@ -194,7 +196,7 @@ async fn a_sidecar_that_nobody_lets_in_says_so_refuses_calls_and_can_be_stopped(
     let (servers, tasks) = (Servers::new(), Tasks::new());
     let door = Door::open(&servers, &tasks).await;
     let mut settings = settings(&door, "web", application(&tasks).await);
-    settings.login_token = LoginToken::Secret("something else".into());
+    settings.login_token = Proof::Secret("something else".into());
     let web = Sidecar::start(settings, parts()).await.unwrap();
     assert!(probe(web.addresses().health.unwrap(), "/started").await.contains("logging in"));
     let refused = TcpStream::connect(web.addresses().inbound[0]).await.unwrap_err();

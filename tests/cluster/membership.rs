@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lictor_tests::{TestCluster, eventually};
+use serde_json::Value;
 
 /// For a server to come back, on a busy machine.
 const RETURN_LIMIT: Duration = Duration::from_secs(30);
@@ -27,12 +28,13 @@ async fn a_server_with_a_wiped_disk_comes_back_as_a_new_one_and_replaces_the_old
         }
     })
     .await;
-    eventually("three servers vote again", RETURN_LIMIT, || async {
-        match client.get_json::<Vec<String>>("/v1/status/peers", &[]).await {
-            Ok((peers, _)) if peers.len() == 3 => Ok(()),
-            Ok((peers, _)) => Err(format!("{peers:?}")),
-            Err(error) => Err(error.to_string()),
-        }
+    let new_id = returned.get_json::<Value>("/v1/agent/self", &[]).await.expect("itself").0["Config"]["NodeID"].clone();
+    eventually("the new server votes in the place of the old", RETURN_LIMIT, || async {
+        let asked = client.get_json::<Value>("/v1/operator/raft/configuration", &[]).await;
+        let servers = asked.map_err(|error| error.to_string())?.0["Servers"].clone();
+        let voters: Vec<&Value> = servers.as_array().into_iter().flatten().filter(|it| it["Voter"] == true).collect();
+        let replaced = voters.len() == 3 && voters.iter().any(|it| it["ID"] == new_id);
+        if replaced { Ok(()) } else { Err(servers.to_string()) }
     })
     .await;
     // The quorum needs the newcomer now: its vote must count.

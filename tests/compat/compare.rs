@@ -73,6 +73,9 @@ pub(crate) struct IndexNames(BTreeMap<u64, String>);
 
 impl IndexNames {
     fn name(&mut self, index: u64, place: &str) -> String {
+        if index == 0 {
+            return "0".into();
+        }
         self.0.entry(index).or_insert_with(|| format!("the index first seen at {place}")).clone()
     }
 

@@ -60,7 +60,8 @@ pub(crate) fn run(cache: &Path, directory: &Path) -> Result<(), String> {
     let steps = script();
     let ip = lictor_tests::process::next_address();
     let theirs = play(&consul, &ip, directory, &steps).map_err(|error| format!("Consul: {error}"))?;
-    let ours = play(&lictor_tests::process::lictor(), &ip, directory, &steps).map_err(|error| format!("ours: {error}"))?;
+    let ours =
+        play(&lictor_tests::process::lictor(), &ip, directory, &steps).map_err(|error| format!("ours: {error}"))?;
     let (mut their_names, mut our_names) = (IndexNames::default(), IndexNames::default());
     let mut report = Report::default();
     for (number, ((request, consul), (_, ours))) in theirs.iter().zip(&ours).enumerate() {
@@ -84,7 +85,11 @@ pub(crate) fn run(cache: &Path, directory: &Path) -> Result<(), String> {
         refused.len()
     );
     if !refused.is_empty() {
-        return Err(format!("{} differences that allowed_differences.txt does not list:\n{}", refused.len(), refused.join("\n")));
+        return Err(format!(
+            "{} differences that allowed_differences.txt does not list:\n{}",
+            refused.len(),
+            refused.join("\n")
+        ));
     }
     if !idle.is_empty() {
         return Err(format!("lines of allowed_differences.txt that no difference needs any more: {idle:?}"));

@@ -22,7 +22,8 @@ pub(crate) fn program(cache: &Path) -> Result<PathBuf, String> {
     if !program.exists() {
         download(&home)?;
     }
-    let version = Command::new(&program).arg("version").output().map_err(|error| format!("{}: {error}", program.display()))?;
+    let version =
+        Command::new(&program).arg("version").output().map_err(|error| format!("{}: {error}", program.display()))?;
     let version = String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or_default().to_owned();
     if !version.starts_with("Consul v1.") {
         return Err(format!("{} says {version:?}", program.display()));

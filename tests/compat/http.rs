@@ -38,7 +38,8 @@ pub(crate) fn send(address: SocketAddr, method: &str, target: &str, body: Option
     connection.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     connection.read_to_end(&mut bytes)?;
-    parse(&bytes).ok_or_else(|| std::io::Error::other(format!("not an HTTP answer: {:?}", String::from_utf8_lossy(&bytes))))
+    parse(&bytes)
+        .ok_or_else(|| std::io::Error::other(format!("not an HTTP answer: {:?}", String::from_utf8_lossy(&bytes))))
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {

@@ -187,7 +187,10 @@ fn catalog() -> Vec<Step> {
         get("/v1/health/state/warning"),
         get("/v1/health/state/critical"),
         // A service of a node that keeps the rest as it is.
-        put("/v1/catalog/register", r#"{"Node":"ext1","SkipNodeUpdate":true,"Service":{"ID":"cache","Service":"cache","Port":1}}"#),
+        put(
+            "/v1/catalog/register",
+            r#"{"Node":"ext1","SkipNodeUpdate":true,"Service":{"ID":"cache","Service":"cache","Port":1}}"#,
+        ),
         get("/v1/catalog/node/ext1"),
         get("/v1/catalog/services"),
         put("/v1/catalog/deregister", r#"{"Node":"ext1","CheckID":"disk"}"#),
@@ -211,7 +214,10 @@ fn catalog_refusals() -> Vec<Step> {
         put("/v1/catalog/register", r#"{"Node":"x","Address":"192.0.2.1","Service":{"ID":"i"}}"#),
         put("/v1/catalog/register", r#"{"Node":"x","Address":"192.0.2.1","Check":{"Name":"c","ServiceID":"none"}}"#),
         put("/v1/catalog/register", r#"{"Node":"x","Address":"192.0.2.1","Check":{"Node":"y","Name":"c"}}"#),
-        put("/v1/catalog/register", r#"{"Node":"ext2","Address":"192.0.2.1","ID":"11111111-2192-161a-0510-9bf59fe950b5"}"#),
+        put(
+            "/v1/catalog/register",
+            r#"{"Node":"ext2","Address":"192.0.2.1","ID":"11111111-2192-161a-0510-9bf59fe950b5"}"#,
+        ),
         put("/v1/catalog/deregister", "{}"),
         put("/v1/catalog/deregister", "not JSON"),
         get("/v1/catalog/service/"),
@@ -276,7 +282,10 @@ fn services() -> Vec<Step> {
 fn checks() -> Vec<Step> {
     vec![
         put("/v1/agent/check/register", r#"{"Name":"memory","TTL":"10m","Notes":"of the node"}"#),
-        put("/v1/agent/check/register", r#"{"ID":"for-web","Name":"for web","ServiceID":"web-1","TTL":"10m","Status":"passing"}"#),
+        put(
+            "/v1/agent/check/register",
+            r#"{"ID":"for-web","Name":"for web","ServiceID":"web-1","TTL":"10m","Status":"passing"}"#,
+        ),
         get("/v1/agent/checks"),
         put("/v1/agent/check/pass/memory", ""),
         get("/v1/health/node/n1").until("\"memory\""),
@@ -316,7 +325,10 @@ fn agent_refusals() -> Vec<Step> {
     vec![
         put("/v1/agent/service/register", "{}"),
         put("/v1/agent/service/register", "not JSON"),
-        put("/v1/agent/service/register", r#"{"Name":"x","Check":{"TTL":"1m","HTTP":"http://192.0.2.1/","Interval":"1m"}}"#),
+        put(
+            "/v1/agent/service/register",
+            r#"{"Name":"x","Check":{"TTL":"1m","HTTP":"http://192.0.2.1/","Interval":"1m"}}"#,
+        ),
         put("/v1/agent/service/register", r#"{"Name":"x","Check":{"HTTP":"http://192.0.2.1/"}}"#),
         put("/v1/agent/service/register", r#"{"Name":"x","Check":{"TTL":"1m","Status":"fine"}}"#),
         put("/v1/agent/service/register", r#"{"Name":"x","Address":"0.0.0.0"}"#),
@@ -370,7 +382,12 @@ fn waiting() -> Vec<Step> {
 }
 
 fn refusals() -> Vec<Step> {
-    vec![get("/v1/nowhere"), get("/v2/kv/a"), step("POST", "/v1/agent/self", Some("")), step("OPTIONS", "/v1/kv/a", None)]
+    vec![
+        get("/v1/nowhere"),
+        get("/v2/kv/a"),
+        step("POST", "/v1/agent/self", Some("")),
+        step("OPTIONS", "/v1/kv/a", None),
+    ]
 }
 
 fn cleaning_up() -> Vec<Step> {

@@ -9,7 +9,8 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<(), String> 
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let shown = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
     println!("    $ {shown}");
-    let mut child = command.stdin(std::process::Stdio::null()).spawn().map_err(|error| format!("`{shown}`: {error}"))?;
+    let mut child =
+        command.stdin(std::process::Stdio::null()).spawn().map_err(|error| format!("`{shown}`: {error}"))?;
     let end = Instant::now() + limit;
     loop {
         match child.try_wait().map_err(|error| format!("`{shown}`: {error}"))? {

@@ -66,7 +66,8 @@ impl Dev {
         let begun = Instant::now();
         loop {
             if let Some(line) = self.output().lines().find(|line| line.starts_with("Ready in ")) {
-                self.ready_in = line.split(' ').skip(2).take(2).collect::<Vec<_>>().join(" ").trim_end_matches('.').into();
+                self.ready_in =
+                    line.split(' ').skip(2).take(2).collect::<Vec<_>>().join(" ").trim_end_matches('.').into();
                 return;
             }
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
@@ -117,7 +118,8 @@ impl Dev {
 
     /// A client of its HTTP API, without a token.
     pub(crate) fn client(&self) -> Client {
-        let settings = ClientSettings { address: format!("http://127.0.0.1:{}", self.http), ..ClientSettings::default() };
+        let settings =
+            ClientSettings { address: format!("http://127.0.0.1:{}", self.http), ..ClientSettings::default() };
         Client::new(settings).expect("a client")
     }
 

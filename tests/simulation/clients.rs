@@ -11,8 +11,8 @@ use lictor_runtime::{PeerIdentity, Rng, SeededRng, Tasks};
 use lictor_types::command::{Effect, KvCommand};
 use lictor_types::rpc::{Request, RequestBody, Response, WriteRequest};
 use lictor_types::{
-    Answer as StateAnswer, Command, Consistency, Credential, Freshness, Index, KvVerb, NodeService, Outcome, Query, Read,
-    Registration,
+    Answer as StateAnswer, Command, Consistency, Credential, Freshness, Index, KvVerb, NodeService, Outcome, Query,
+    Read, Registration,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -41,7 +41,7 @@ enum Way {
 }
 
 /// One client.
-pub struct Client {
+pub(crate) struct Client {
     number: usize,
     way: Way,
     servers: Servers,
@@ -57,17 +57,17 @@ pub struct Client {
 
 /// What all clients share.
 #[derive(Clone)]
-pub struct World {
-    pub network: Network,
-    pub servers: Servers,
-    pub history: History,
-    pub trace: Trace,
-    pub tasks: Tasks,
-    pub stop: Arc<AtomicBool>,
+pub(crate) struct World {
+    pub(crate) network: Network,
+    pub(crate) servers: Servers,
+    pub(crate) history: History,
+    pub(crate) trace: Trace,
+    pub(crate) tasks: Tasks,
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 impl Client {
-    pub fn new(world: &World, number: usize, rng: SeededRng, pause_micros: u64) -> Self {
+    pub(crate) fn new(world: &World, number: usize, rng: SeededRng, pause_micros: u64) -> Self {
         let name = format!("client-{number}");
         let host = world.network.host(&name, PeerIdentity::Client { node: name.clone() });
         let transport = Arc::clone(&host.transport);
@@ -94,7 +94,7 @@ impl Client {
     }
 
     /// Works until told to stop.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         while !self.stop.load(Ordering::Relaxed) {
             self.one().await;
             sleep(Duration::from_micros(self.rng.below(self.pause_micros * 2))).await;
@@ -281,7 +281,7 @@ async fn within<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
 }
 
 /// A call through a waist ends when its server does.
-pub async fn at<T, E>(waist: &Waist, asked: impl Future<Output = Result<T, E>>) -> Option<T> {
+pub(crate) async fn at<T, E>(waist: &Waist, asked: impl Future<Output = Result<T, E>>) -> Option<T> {
     let mut over = waist.over.clone();
     tokio::select! {
         biased;
@@ -292,15 +292,15 @@ pub async fn at<T, E>(waist: &Waist, asked: impl Future<Output = Result<T, E>>) 
 
 /// An entry as the history knows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
-    pub value: Value,
-    pub index: Index,
-    pub modify_index: Index,
-    pub flags: u64,
+pub(crate) struct Found {
+    pub(crate) value: Value,
+    pub(crate) index: Index,
+    pub(crate) modify_index: Index,
+    pub(crate) flags: u64,
 }
 
 /// The answer to a get.
-pub fn parse(read: &Read) -> Option<Found> {
+pub(crate) fn parse(read: &Read) -> Option<Found> {
     let StateAnswer::KvEntry(entry) = &read.answer else { return None };
     let index = read.index;
     Some(match entry {

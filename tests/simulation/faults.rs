@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lictor_agent::Datacenter;
-use lictor_runtime::{Rng, SeededRng, Tasks};
+use lictor_runtime::{Rng, SeededRng};
 use lictor_types::{Credential, Operation};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::servers::{Loss, SERVERS, Servers, address};
 
 /// What the generator prefers, to have a kind of bug show itself soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bias {
+pub(crate) enum Bias {
     /// A random choice of everything.
     None,
     /// All machines lose power at once, and the leader comes back last.
@@ -54,23 +54,22 @@ const ALL: [Fault; 11] = [
 ];
 
 /// How messages travel when nothing is wrong.
-pub const CALM: Delay = Delay { least: 200, most: 3_000, spike_one_in: 0 };
+pub(crate) const CALM: Delay = Delay { least: 200, most: 3_000, spike_one_in: 0 };
 
 /// Makes things go wrong.
-pub struct Nemesis {
-    pub servers: Servers,
-    pub network: Network,
-    pub rng: SeededRng,
-    pub tasks: Tasks,
-    pub bias: Bias,
+pub(crate) struct Nemesis {
+    pub(crate) servers: Servers,
+    pub(crate) network: Network,
+    pub(crate) rng: SeededRng,
+    pub(crate) bias: Bias,
     /// What became of a server that did not start again.
-    pub broken: Arc<Mutex<Vec<String>>>,
-    pub talk: bool,
+    pub(crate) broken: Arc<Mutex<Vec<String>>>,
+    pub(crate) talk: bool,
 }
 
 impl Nemesis {
     /// Until `end`; then all is well again.
-    pub async fn run(&self, end: Instant) {
+    pub(crate) async fn run(&self, end: Instant) {
         let chosen: Vec<Fault> = match self.bias {
             Bias::Power => vec![Fault::KillAll],
             Bias::Votes => vec![Fault::Rewire],

@@ -5,48 +5,55 @@ use std::sync::Arc;
 use lictor_types::Index;
 use parking_lot::Mutex;
 
-/// A value: the number of the operation that wrote it, which no other operation writes. 0 is a key that is not there.
-pub type Value = u64;
+/// A value: no two operations write the same. 0 is a key that is not there.
+pub(crate) type Value = u64;
 
 /// What was asked of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     Set(Value),
     /// Set if the value is the expected one.
-    Cas { expected: Value, new: Value },
+    Cas {
+        expected: Value,
+        new: Value,
+    },
     Delete,
     Get,
 }
 
 /// What was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Written(Index),
     /// The condition of a cas did not hold.
     NotApplied,
-    Read { value: Value, index: Index },
+    Read {
+        value: Value,
+        index: Index,
+    },
     /// It may or may not have been done, and may still be.
     Unknown,
 }
 
 /// An operation on one key.
 #[derive(Clone, Debug)]
-pub struct Operation {
-    pub client: usize,
-    pub key: String,
-    pub action: Action,
+pub(crate) struct Operation {
+    pub(crate) client: usize,
+    pub(crate) key: String,
+    pub(crate) action: Action,
     /// When it began, and when it ended: counted in events.
-    pub began: u64,
-    pub ended: Option<u64>,
-    pub answer: Answer,
+    pub(crate) began: u64,
+    pub(crate) ended: Option<u64>,
+    pub(crate) answer: Answer,
     /// It was a stale read, which may be old, at this life of a server.
-    pub stale_at: Option<(usize, u64)>,
+    pub(crate) stale_at: Option<(usize, u64)>,
 }
 
 #[derive(Default)]
 struct Inner {
     operations: Vec<Operation>,
     clock: u64,
+    values: Value,
     nodes: Vec<String>,
     acknowledged: u64,
     broken: Vec<String>,
@@ -54,15 +61,17 @@ struct Inner {
 
 /// A history. Clones share it.
 #[derive(Clone, Default)]
-pub struct History(Arc<Mutex<Inner>>);
+pub(crate) struct History(Arc<Mutex<Inner>>);
 
 impl History {
-    /// The next value that nobody has used, and the number of the operation that [`History::begin`] begins next.
-    pub fn fresh(&self) -> Value {
-        self.0.lock().operations.len() as u64 + 1
+    /// A value that nobody has used.
+    pub(crate) fn fresh(&self) -> Value {
+        let mut inner = self.0.lock();
+        inner.values += 1;
+        inner.values
     }
 
-    pub fn begin(&self, client: usize, key: &str, action: Action, stale_at: Option<(usize, u64)>) -> usize {
+    pub(crate) fn begin(&self, client: usize, key: &str, action: Action, stale_at: Option<(usize, u64)>) -> usize {
         let mut inner = self.0.lock();
         inner.clock += 1;
         let began = inner.clock;
@@ -71,7 +80,7 @@ impl History {
         inner.operations.len() - 1
     }
 
-    pub fn end(&self, operation: usize, answer: Answer) {
+    pub(crate) fn end(&self, operation: usize, answer: Answer) {
         let mut inner = self.0.lock();
         inner.clock += 1;
         let clock = inner.clock;
@@ -84,23 +93,23 @@ impl History {
     }
 
     /// A registration of this node was acknowledged.
-    pub fn registered(&self, node: String) {
+    pub(crate) fn registered(&self, node: String) {
         let mut inner = self.0.lock();
         inner.nodes.push(node);
         inner.acknowledged += 1;
     }
 
     /// A client saw what must not be.
-    pub fn broken(&self, what: String) {
+    pub(crate) fn broken(&self, what: String) {
         self.0.lock().broken.push(what);
     }
 
-    pub fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.0.lock().acknowledged
     }
 
     /// Operations, registered nodes, and what clients saw that must not be.
-    pub fn take(&self) -> (Vec<Operation>, Vec<String>, Vec<String>) {
+    pub(crate) fn take(&self) -> (Vec<Operation>, Vec<String>, Vec<String>) {
         let inner = self.0.lock();
         (inner.operations.clone(), inner.nodes.clone(), inner.broken.clone())
     }

@@ -9,14 +9,14 @@ use crate::linearizable::{self, Verdict};
 
 /// What was found.
 #[derive(Default)]
-pub struct Findings {
-    pub broken: Vec<String>,
+pub(crate) struct Findings {
+    pub(crate) broken: Vec<String>,
     /// Keys whose history was too wide to judge.
-    pub undecided: usize,
+    pub(crate) undecided: usize,
 }
 
 /// Judges `operations` with the entries that were there at the end.
-pub fn judge(operations: &[Operation], entries: &[KvEntry]) -> Findings {
+pub(crate) fn judge(operations: &[Operation], entries: &[KvEntry]) -> Findings {
     let mut findings = Findings::default();
     let mut by_key: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
     for operation in operations {
@@ -27,7 +27,7 @@ pub fn judge(operations: &[Operation], entries: &[KvEntry]) -> Findings {
         let entry = entries.get(key).copied();
         indexes_of_reads(key, &operations, &mut findings);
         if key.starts_with("unique/") {
-            unique_key(key, &operations, entry, &mut findings);
+            unique_key(&operations, entry, &mut findings);
             continue;
         }
         if key.starts_with("counter/") {
@@ -50,13 +50,14 @@ pub fn judge(operations: &[Operation], entries: &[KvEntry]) -> Findings {
 }
 
 /// What was acknowledged is there.
-fn unique_key(key: &str, operations: &[Operation], entry: Option<&KvEntry>, findings: &mut Findings) {
+fn unique_key(operations: &[Operation], entry: Option<&KvEntry>, findings: &mut Findings) {
     for operation in operations {
         let (Action::Set(value), Answer::Written(index)) = (operation.action, operation.answer) else { continue };
-        let is_right = entry
-            .is_some_and(|entry| entry.value == value.to_string().into_bytes() && entry.modify_index == index);
+        let is_right =
+            entry.is_some_and(|entry| entry.value == value.to_string().into_bytes() && entry.modify_index == index);
         if !is_right {
-            findings.broken.push(format!("{key} was acknowledged at index {index} and is {entry:?} at the end"));
+            let there = entry.map(|entry| entry.modify_index);
+            findings.broken.push(format!("{operation:?} was acknowledged, and its key has index {there:?} at the end"));
         }
     }
 }
@@ -66,8 +67,7 @@ fn counter(key: &str, operations: &[Operation], entry: Option<&KvEntry>, finding
     let count = |wanted: fn(&Answer) -> bool| {
         operations.iter().filter(|it| matches!(it.action, Action::Cas { .. }) && wanted(&it.answer)).count() as u64
     };
-    let (known, unknown) =
-        (count(|it| matches!(it, Answer::Written(_))), count(|it| matches!(it, Answer::Unknown)));
+    let (known, unknown) = (count(|it| matches!(it, Answer::Written(_))), count(|it| matches!(it, Answer::Unknown)));
     let counted = entry.map_or(0, |entry| entry.flags);
     if counted < known || counted > known + unknown {
         findings.broken.push(format!(
@@ -89,11 +89,10 @@ fn indexes_of_reads(key: &str, operations: &[Operation], findings: &mut Findings
     for (place, mut events) in told {
         events.sort_unstable();
         let mut greatest = Index(1);
-        let mut at_begin: BTreeMap<Index, Index> = BTreeMap::new();
         for (_, is_end, index) in events {
             if is_end {
                 greatest = greatest.max(index);
-            } else if at_begin.insert(index, greatest).is_some_and(|before| before > index) || greatest > index {
+            } else if index < greatest {
                 findings.broken.push(format!("{key} had index {greatest} and then {index} for a reader at {place:?}"));
             }
         }

@@ -14,7 +14,7 @@ const WORLDS_MAX: usize = 100_000;
 
 /// What the search found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Linearizable,
     /// No order explains the history up to the end of this operation.
     Broken(usize),
@@ -43,7 +43,7 @@ fn step(value: Value, operation: &Operation) -> Option<Value> {
 }
 
 /// Judges the operations of one key, which start from a key that is not there.
-pub fn check(operations: &[Operation]) -> Verdict {
+pub(crate) fn check(operations: &[Operation]) -> Verdict {
     let mut events: Vec<(u64, bool, usize)> = Vec::new();
     for (at, operation) in operations.iter().enumerate() {
         // A read without an answer says nothing.

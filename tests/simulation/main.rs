@@ -1,1 +1,171 @@
-//! x
+//! The servers' raft, state and RPC under one seed: what is below [`Transport`], `Fs`, `Clock` and `Rng` is simulated, all
+//! above is the shipped code.
+//!
+//! A seed decides the delays, the faults, what the clients ask and what a crash takes. At the end the history must be
+//! linearizable, nothing acknowledged may be missing, and all servers must hold the same state. `LICTOR_SEEDS` says how many
+//! seeds are run, `LICTOR_SEED` runs one and talks of it.
+//!
+//! [`Transport`]: lictor_runtime::Transport
+
+mod clients;
+mod faults;
+mod history;
+mod invariants;
+mod linearizable;
+mod network;
+mod servers;
+mod trace;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use lictor_server::raft::Faults;
+
+use crate::faults::Bias;
+use crate::world::{Plan, Report, run};
+
+/// Seeds that are run when nobody says how many.
+const SEEDS: u64 = 50;
+/// A seed with fewer shows too little.
+const ACKNOWLEDGED_MIN: u64 = 200;
+/// Seeds that are run twice.
+const TWICE: u64 = 3;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|it| it.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {it:?}")))
+}
+
+/// A run of a seed; a panic in it is a violation too.
+fn judged(plan: Plan) -> Report {
+    let seed = plan.seed;
+    catch_unwind(AssertUnwindSafe(|| run(plan))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned())).unwrap_or_default();
+        Report { seed, violations: vec![format!("something panicked: {text}")], ..Report::default() }
+    })
+}
+
+/// What is wrong with a run of the shipped code.
+fn complaints(report: &Report) -> Vec<String> {
+    let mut complaints = report.violations.clone();
+    if report.acknowledged < ACKNOWLEDGED_MIN {
+        complaints.push(format!(
+            "only {} operations were acknowledged, {ACKNOWLEDGED_MIN} are needed for a seed to count",
+            report.acknowledged
+        ));
+    }
+    if report.leader_changes == 0 {
+        complaints.push("there was no change of leader, so the seed does not count".into());
+    }
+    complaints
+}
+
+#[test]
+fn every_seed_keeps_what_is_promised() {
+    let started = Instant::now();
+    let one = number("LICTOR_SEED");
+    let (first, end) = one.map_or((1, number("LICTOR_SEEDS").unwrap_or(SEEDS) + 1), |seed| (seed, seed + 1));
+    let next = AtomicU64::new(first);
+    let reports = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let report = judged(Plan { talk: one.is_some(), ..Plan::of(seed) });
+                    reports.lock().unwrap().push(report);
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap();
+    reports.sort_by_key(|report| report.seed);
+    let mut failed = 0;
+    for report in &reports {
+        let complaints = complaints(report);
+        if !complaints.is_empty() {
+            failed += 1;
+            println!("seed {} failed:\n  {}", report.seed, complaints.join("\n  "));
+            println!("  replay: LICTOR_SEED={} cargo test -p lictor-tests --test simulation", report.seed);
+        }
+    }
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    println!(
+        "summary: {} seeds, {} failed, {} simulated seconds in {:.0} s",
+        reports.len(),
+        failed,
+        sum(|it| it.simulated_seconds),
+        started.elapsed().as_secs_f64()
+    );
+    println!(
+        "summary: {} operations acknowledged, at least {} in a seed; {} changes of leader, at least {} in a seed",
+        sum(|it| it.acknowledged),
+        reports.iter().map(|it| it.acknowledged).min().unwrap_or_default(),
+        sum(|it| it.leader_changes),
+        reports.iter().map(|it| it.leader_changes).min().unwrap_or_default(),
+    );
+    println!("summary: {} histories of keys were too wide to judge", sum(|it| it.undecided));
+    assert_eq!(failed, 0, "seeds failed; see above");
+}
+
+#[test]
+fn a_seed_run_twice_gives_the_same_trace() {
+    if number("LICTOR_SEED").is_some() {
+        return;
+    }
+    for seed in 1..=TWICE {
+        let plan = Plan { keep_trace: true, ..Plan::of(seed) };
+        let (one, two) = (run(plan), run(plan));
+        if one.trace != two.trace {
+            let same = one.lines.iter().zip(&two.lines).take_while(|(a, b)| a == b).count();
+            let from = same.saturating_sub(3);
+            let part = |lines: &[String]| lines[from..lines.len().min(same + 2)].join("\n  ");
+            panic!("seed {seed} differs at event {same}:\n  {}\nand\n  {}", part(&one.lines), part(&two.lines));
+        }
+        println!("summary: seed {seed} twice: {} events, trace {:016x}", one.events, one.trace);
+    }
+}
+
+fn is_caught(name: &str, faults: Faults, bias: Bias) {
+    if number("LICTOR_SEED").is_some() {
+        return;
+    }
+    for seed in 1..=SEEDS {
+        let mut plan = Plan::of(seed);
+        plan.shape.faults = faults;
+        plan.bias = bias;
+        let report = judged(plan);
+        if let Some(violation) = report.violations.first() {
+            println!(
+                "summary: planted bug {name}: caught at seed {seed}: {}",
+                violation.lines().next().unwrap_or_default()
+            );
+            return;
+        }
+    }
+    panic!("the planted bug {name} was not caught by {SEEDS} seeds");
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_caught() {
+    is_caught("ack_before_fsync", Faults { ack_before_fsync: true, ..Faults::default() }, Bias::Power);
+}
+
+#[test]
+fn forgetting_votes_is_caught() {
+    is_caught("vote_not_persisted", Faults { vote_not_persisted: true, ..Faults::default() }, Bias::Votes);
+}
+
+#[test]
+fn reading_without_a_quorum_is_caught() {
+    is_caught("read_without_quorum", Faults { read_without_quorum: true, ..Faults::default() }, Bias::None);
+}

@@ -32,11 +32,11 @@ const BACKLOG: usize = 1024;
 
 /// How long a message takes, in microseconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Delay {
-    pub least: u64,
-    pub most: u64,
+pub(crate) struct Delay {
+    pub(crate) least: u64,
+    pub(crate) most: u64,
     /// One in so many messages takes ten times as long; 0 for none.
-    pub spike_one_in: u64,
+    pub(crate) spike_one_in: u64,
 }
 
 #[derive(Default)]
@@ -110,10 +110,10 @@ struct Shared {
 
 /// The network. Clones share it.
 #[derive(Clone)]
-pub struct Network(Arc<Shared>);
+pub(crate) struct Network(Arc<Shared>);
 
 impl Network {
-    pub fn new(seed: u64, delay: Delay, trace: Trace) -> Self {
+    pub(crate) fn new(seed: u64, delay: Delay, trace: Trace) -> Self {
         let wires = Wires {
             listeners: BTreeMap::new(),
             silent: BTreeSet::new(),
@@ -127,7 +127,7 @@ impl Network {
     }
 
     /// A host that begins to live at `address`, and listens there.
-    pub fn host(&self, address: &str, identity: PeerIdentity) -> Host {
+    pub(crate) fn host(&self, address: &str, identity: PeerIdentity) -> Host {
         let (queue, incoming) = mpsc::channel(BACKLOG);
         let incarnation = {
             let mut wires = self.0.wires.lock();
@@ -150,12 +150,12 @@ impl Network {
         Host { network: self.clone(), address: address.to_owned(), incarnation, alive, transport: Arc::new(wire) }
     }
 
-    pub fn set_delay(&self, delay: Delay) {
+    pub(crate) fn set_delay(&self, delay: Delay) {
         self.0.wires.lock().delay = delay;
     }
 
     /// Nothing goes from one to the other any more.
-    pub fn cut(&self, from: &str, to: &str) {
+    pub(crate) fn cut(&self, from: &str, to: &str) {
         let mut wires = self.0.wires.lock();
         wires.blocked.insert((from.to_owned(), to.to_owned()));
         for (a, b, pipe) in wires.live_pipes() {
@@ -166,7 +166,7 @@ impl Network {
     }
 
     /// Undoes one cut.
-    pub fn mend(&self, from: &str, to: &str) {
+    pub(crate) fn mend(&self, from: &str, to: &str) {
         let pipes = {
             let mut wires = self.0.wires.lock();
             wires.blocked.remove(&(from.to_owned(), to.to_owned()));
@@ -182,7 +182,7 @@ impl Network {
     }
 
     /// Undoes all cuts.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         let cuts = self.0.wires.lock().blocked.clone();
         for (from, to) in cuts {
             self.mend(&from, &to);
@@ -190,7 +190,7 @@ impl Network {
     }
 
     /// Breaks the connections whose ends (from, to) are of these; both sides see it at once.
-    pub fn reset_where(&self, chosen: impl Fn(&str, &str) -> bool) {
+    pub(crate) fn reset_where(&self, chosen: impl Fn(&str, &str) -> bool) {
         let pipes = self.0.wires.lock().live_pipes();
         for (from, to, pipe) in pipes {
             if chosen(&from, &to) {
@@ -236,17 +236,17 @@ impl Network {
 }
 
 /// One life of a host.
-pub struct Host {
+pub(crate) struct Host {
     network: Network,
     address: String,
     incarnation: u64,
     alive: Arc<AtomicBool>,
-    pub transport: SharedTransport,
+    pub(crate) transport: SharedTransport,
 }
 
 impl Host {
     /// It is gone. Its peers see resets, or hear nothing until it lives again.
-    pub fn kill(&self, silent: bool) {
+    pub(crate) fn kill(&self, silent: bool) {
         self.alive.store(false, Ordering::Relaxed);
         let pipes = {
             let mut wires = self.network.0.wires.lock();

@@ -23,9 +23,9 @@ use tokio::sync::watch;
 use crate::network::{Host, Network};
 use crate::trace::Trace;
 
-pub const SERVERS: usize = 3;
+pub(crate) const SERVERS: usize = 3;
 /// How long a request waits for a leader.
-pub const HOLD: Duration = Duration::from_secs(3);
+pub(crate) const HOLD: Duration = Duration::from_secs(3);
 /// What is left of a killed server is cleared away within this.
 const CLEARED_WITHIN: Duration = Duration::from_secs(1);
 const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -34,7 +34,7 @@ const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
 
 /// What a kill leaves of what was not synced.
 #[derive(Clone, Copy, Debug)]
-pub enum Loss {
+pub(crate) enum Loss {
     /// The power went: nothing.
     All,
     /// The process died: everything is left.
@@ -43,17 +43,17 @@ pub enum Loss {
     Some,
 }
 
-pub fn address(server: usize) -> String {
+pub(crate) fn address(server: usize) -> String {
     format!("server-{server}:8300")
 }
 
 /// What seeds and planted bugs vary.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    pub snapshot_entries: u64,
-    pub kept_entries: u64,
-    pub segment_bytes: u64,
-    pub faults: Faults,
+pub(crate) struct Shape {
+    pub(crate) snapshot_entries: u64,
+    pub(crate) kept_entries: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) faults: Faults,
 }
 
 struct Running {
@@ -70,16 +70,16 @@ struct Machine {
 
 /// The waist of a server for as long as it lives.
 #[derive(Clone)]
-pub struct Waist {
-    pub datacenter: Arc<ServerDatacenter>,
-    pub over: watch::Receiver<bool>,
+pub(crate) struct Waist {
+    pub(crate) datacenter: Arc<ServerDatacenter>,
+    pub(crate) over: watch::Receiver<bool>,
     /// Which life of which server.
-    pub life: (usize, u64),
+    pub(crate) life: (usize, u64),
 }
 
 /// The servers. Clones share them.
 #[derive(Clone)]
-pub struct Servers {
+pub(crate) struct Servers {
     machines: Arc<Mutex<Vec<Machine>>>,
     network: Network,
     shape: Shape,
@@ -91,7 +91,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    pub fn new(network: Network, shape: Shape, rng: SeededRng, tasks: Tasks, trace: Trace) -> Self {
+    pub(crate) fn new(network: Network, shape: Shape, rng: SeededRng, tasks: Tasks, trace: Trace) -> Self {
         let machines = (0..SERVERS).map(|_| Machine { disk: MemoryFs::new(), running: None, life: 0 }).collect();
         Self {
             machines: Arc::new(Mutex::new(machines)),
@@ -106,7 +106,7 @@ impl Servers {
     }
 
     /// Starts a server that does not run, from its disk.
-    pub async fn start(&self, server: usize) -> Result<(), String> {
+    pub(crate) async fn start(&self, server: usize) -> Result<(), String> {
         let (disk, life) = {
             let mut machines = self.machines.lock();
             let machine = &mut machines[server];
@@ -179,7 +179,7 @@ impl Servers {
     }
 
     /// kill -9, or worse: from this moment the server does nothing to the world any more.
-    pub fn kill(&self, server: usize, loss: Loss, silent: bool) {
+    pub(crate) fn kill(&self, server: usize, loss: Loss, silent: bool) {
         let mut machines = self.machines.lock();
         let machine = &mut machines[server];
         let Some(running) = machine.running.take() else { return };
@@ -197,7 +197,7 @@ impl Servers {
         self.tasks.spawn_to_end(async move { core.stop(CLEARED_WITHIN).await });
     }
 
-    pub fn waist(&self, server: usize) -> Option<Waist> {
+    pub(crate) fn waist(&self, server: usize) -> Option<Waist> {
         let machines = self.machines.lock();
         let machine = &machines[server];
         machine.running.as_ref().map(|running| Waist {
@@ -207,27 +207,27 @@ impl Servers {
         })
     }
 
-    pub fn is_running(&self, server: usize) -> bool {
+    pub(crate) fn is_running(&self, server: usize) -> bool {
         self.machines.lock()[server].running.is_some()
     }
 
-    pub fn statuses(&self) -> Vec<Option<Status>> {
+    pub(crate) fn statuses(&self) -> Vec<Option<Status>> {
         self.machines.lock().iter().map(|it| it.running.as_ref().map(|it| it.core.status())).collect()
     }
 
     /// The leader of the highest term.
-    pub fn leader(&self) -> Option<usize> {
+    pub(crate) fn leader(&self) -> Option<usize> {
         let statuses = self.statuses();
         let leads = |status: &Option<Status>| status.as_ref().filter(|it| it.role == Role::Leader).map(|it| it.term);
         (0..SERVERS).filter_map(|server| Some((leads(&statuses[server])?, server))).max().map(|(_, server)| server)
     }
 
-    pub fn states(&self) -> Vec<Option<Arc<Store>>> {
+    pub(crate) fn states(&self) -> Vec<Option<Arc<Store>>> {
         self.machines.lock().iter().map(|it| it.running.as_ref().map(|it| it.core.state())).collect()
     }
 
     /// Why a server said that it cannot go on.
-    pub fn fatal(&self) -> Option<String> {
+    pub(crate) fn fatal(&self) -> Option<String> {
         let machines = self.machines.lock();
         machines.iter().filter_map(|it| it.running.as_ref()).find_map(|it| it.core.fatal.borrow().clone())
     }

@@ -15,18 +15,18 @@ struct Inner {
 
 /// A trace. Clones share it.
 #[derive(Clone)]
-pub struct Trace(Arc<Mutex<Inner>>);
+pub(crate) struct Trace(Arc<Mutex<Inner>>);
 
 impl Trace {
     /// Keeps the words too if `keep`, so that two traces can be compared line by line.
-    pub fn new(keep: bool) -> Self {
+    pub(crate) fn new(keep: bool) -> Self {
         let inner =
             Inner { hasher: DefaultHasher::new(), events: 0, lines: keep.then(Vec::new), origin: Instant::now() };
         Self(Arc::new(Mutex::new(inner)))
     }
 
     /// Something happened now.
-    pub fn note(&self, what: impl FnOnce() -> String) {
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
         let mut inner = self.0.lock();
         let line = format!("{:>10} {}", inner.origin.elapsed().as_micros(), what());
         line.hash(&mut inner.hasher);
@@ -36,7 +36,7 @@ impl Trace {
         }
     }
 
-    pub fn finish(&self) -> (u64, u64, Vec<String>) {
+    pub(crate) fn finish(&self) -> (u64, u64, Vec<String>) {
         let mut inner = self.0.lock();
         (inner.hasher.finish(), inner.events, inner.lines.take().unwrap_or_default())
     }

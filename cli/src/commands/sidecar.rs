@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 use lictor_agent::config::Host;
+use lictor_agent::session::Proof;
 use lictor_runtime::{Resolver, SystemClock, SystemRng};
-use lictor_sidecar::{
-    DEFAULT_DRAIN_LIMIT, LoginToken, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, UpstreamSpec,
-};
+use lictor_sidecar::{DEFAULT_DRAIN_LIMIT, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, UpstreamSpec};
 use lictor_types::NodeName;
 
 use super::key_value;
@@ -174,7 +173,7 @@ fn settings(
         datacenter: flags.datacenter,
         server_addresses: flags.server_address,
         ca_pem,
-        login_token: LoginToken::File(flags.login_token_file),
+        login_token: Proof::File(flags.login_token_file),
         services,
         upstreams,
         local_address: flags.local_address,

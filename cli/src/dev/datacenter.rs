@@ -1,24 +1,27 @@
 //! Everything that runs: what is started in which order, and what is stopped in which.
 //!
 //! ```text
-//! start   samples' ports ─ 3 servers ─ client agent ─> a leader, the intention ─> 2 sidecars ─> web has called api
+//! start   samples ─> 3 servers ─> a leader ─> client agent ─> the intention ─> 2 sidecars ─> web has called api
 //! stop    sidecar of web ─> sidecar of api ─> samples ─> client agent ─> servers
 //! ```
 //!
-//! Why the sidecars wait for a leader: their login needs one, and a login that fails is tried again with growing pauses.
+//! Why the others wait for a leader: their logins need one, and a login that fails is tried again with growing pauses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all, try_join_all};
 use lictor_agent::config::{Config, Flags, Host};
+use lictor_agent::session::Proof;
 use lictor_client::{Client, ClientError, ClientSettings};
 use lictor_runtime::Tasks;
 use lictor_server::boot::{RunningAgent, ServerDeps, run_agent};
 use lictor_server::material;
-use lictor_sidecar::{LoginToken, ServiceCheck, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, UpstreamSpec};
+use lictor_sidecar::{ServiceCheck, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, UpstreamSpec};
+use lictor_types::{Credential, Freshness, Query};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -98,11 +101,15 @@ impl Datacenter {
                 .map_err(|error| Failure::of(&error))?;
         let starting = servers.into_iter().map(|config| run_agent(config, self.deps.clone()));
         self.servers = try_join_all(starting).await.map_err(|error| Failure::of(&error))?;
+        self.stage = "waiting for a leader";
+        let management = Credential::new(home.token());
+        let first = Arc::clone(&self.servers[0].agent.datacenter);
+        until(|| first.read(&management, Query::CaRoots, Freshness::default())).await;
         self.stage = "starting the client agent";
         let client = run_agent(client(plan, home)?, self.deps.clone()).await;
         self.client = Some(client.map_err(|error| Failure::of(&error))?);
 
-        self.stage = "waiting for a leader";
+        self.stage = "waiting for the client agent";
         let api = api(plan.http)?;
         let allowed = until(|| allow_unless_decided(&api)).await;
         self.stage = "starting the sidecars";
@@ -155,7 +162,8 @@ impl Datacenter {
         if let Some(client) = self.client {
             client.stop(AGENT_STOP_LIMIT).await;
         }
-        join_all(self.servers.into_iter().map(|server| server.stop(AGENT_STOP_LIMIT))).await;
+        // Nobody is left to take the lead, and whoever tried to hand it on would only wait.
+        join_all(self.servers.into_iter().map(|server| server.stop_with_the_cluster(AGENT_STOP_LIMIT))).await;
     }
 }
 
@@ -252,7 +260,7 @@ fn sidecars(plan: &Plan, join_token: &str, ca_pem: &str) -> Result<[SidecarSetti
             datacenter: "dc1".into(),
             server_addresses: plan.servers.iter().map(|port| loopback(*port).to_string()).collect(),
             ca_pem: ca_pem.to_owned(),
-            login_token: LoginToken::Secret(join_token.to_owned()),
+            login_token: Proof::Secret(join_token.to_owned()),
             services: vec![ServiceSpec {
                 name: name(service)?,
                 port,

@@ -8,11 +8,8 @@ use super::home::Home;
 use super::plan::{Plan, SERVERS};
 
 /// Before anything runs.
-pub(super) fn starting(plan: &Plan) -> String {
-    format!(
-        "Starting {SERVERS} servers, a client agent, and web and api with a sidecar each ... (HTTP port {})\n",
-        plan.http
-    )
+pub(super) fn starting() -> String {
+    format!("Starting {SERVERS} servers, a client agent, and the services web and api with a sidecar each ...\n")
 }
 
 /// When everything is ready.
@@ -34,54 +31,54 @@ pub(super) fn ready(plan: &Plan, home: &Home, found: &Found, took: Duration) -> 
          \x20 web       http://127.0.0.1:{web}  sidecar 127.0.0.1:{web_inbound}, calls api at 127.0.0.1:{upstream}\n\
          \x20 api       http://127.0.0.1:{api}  sidecar 127.0.0.1:{api_inbound}\n\
          \x20 data      {} ({kept})\n\n\
-         ACLs are on and deny by default. The HTTP API uses a management token for requests without one\n\
-         (acl.tokens.default, in the file management-token there), so you need none. Keep it on this machine.\n\n\
+         ACLs are on, with default deny. The HTTP API uses a management token for requests that bring none\n\
+         (its acl.tokens.default, from the file management-token there), so these commands need none.\n\n\
          Try, in another terminal:\n",
         took.as_secs_f64(),
         servers.join(", "),
         home.path().display(),
     );
-    for (at, (what, command)) in (1..).zip(things_to_try(plan)) {
+    for (at, (what, commands)) in (1..).zip(things_to_try(plan)) {
         // Writing to a string cannot fail.
-        let _ = write!(text, "\n  {at}. {what}\n     {command}\n");
+        let _ = write!(text, "\n  {at}. {what}\n     {}\n", commands.join("\n     "));
     }
-    let _ = write!(text, "\n     Allow it again:\n     {}\n", set_intention(plan, "allow"));
+    let _ = write!(text, "     (allow it again: the same with \"allow\")\n");
     if !found.allowed {
         text.push_str(
-            "\nAn intention kept in this data directory denies web -> api: call 4 is refused until you allow it.\n",
+            "\nAn intention kept in this data directory denies web -> api: it is refused until you allow it.\n",
         );
     }
     text
 }
 
-/// What each is, and the command.
-fn things_to_try(plan: &Plan) -> [(&'static str, String); 5] {
+/// What each is, and its commands.
+fn things_to_try(plan: &Plan) -> [(&'static str, Vec<String>); 5] {
     let Plan { http, dns, web, .. } = plan;
-    let key = format!("http://127.0.0.1:{http}/v1/kv/greeting");
+    let api = format!("http://127.0.0.1:{http}/v1");
     let call = format!("curl http://127.0.0.1:{web}/api");
+    // URLs with a query stand in quotes: shells have their own ideas of `?` and `&`. Answers without a line's end get one.
     [
-        ("Who is in the catalog?", format!("curl http://127.0.0.1:{http}/v1/catalog/services?pretty")),
-        ("Where is web, by DNS?", format!("dig @127.0.0.1 -p {dns} web.service.consul SRV")),
-        ("Write a key and read it back", format!("curl -X PUT -d hello {key} && echo && curl {key}?raw")),
-        ("Call api from web, through both sidecars, over mutual TLS", call.clone()),
-        ("Deny that call, and see it refused", format!("{} && echo && sleep 1 && {call}", set_intention(plan, "deny"))),
+        ("Who is in the catalog?", vec![format!("curl '{api}/catalog/services?pretty'")]),
+        ("Where is web, by DNS?", vec![format!("dig @127.0.0.1 -p {dns} web.service.consul SRV")]),
+        (
+            "Write a key and read it back.",
+            vec![
+                format!("curl -X PUT -d hello {api}/kv/greeting; echo"),
+                format!("curl '{api}/kv/greeting?raw'; echo"),
+            ],
+        ),
+        ("Let web call api: through both sidecars, over mutual TLS.", vec![call.clone()]),
+        (
+            "Deny that call, and see it refused.",
+            vec![
+                format!(
+                    "curl -X PUT -d '{{\"Action\":\"deny\"}}' \
+                     '{api}/connect/intentions/exact?source=web&destination=api'; echo"
+                ),
+                call,
+            ],
+        ),
     ]
-    .map(|(what, command)| (what, quote_queries(&command)))
-}
-
-/// The command that makes the intention from `web` to `api`.
-fn set_intention(plan: &Plan, action: &str) -> String {
-    let url = format!("http://127.0.0.1:{}/v1/connect/intentions/exact?source=web&destination=api", plan.http);
-    quote_queries(&format!("curl -X PUT -d '{{\"Action\":\"{action}\"}}' {url}"))
-}
-
-/// Puts URLs with a query into quotes: shells have their own ideas of `?` and `&`.
-fn quote_queries(command: &str) -> String {
-    let words = command.split(' ').map(|word| match word.contains('?') && !word.starts_with('\'') {
-        true => format!("'{word}'"),
-        false => word.to_owned(),
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -103,7 +100,8 @@ mod tests {
             "curl 'http://127.0.0.1:9500/v1/catalog/services?pretty'\n",
             "dig @127.0.0.1 -p 9600 web.service.consul SRV\n",
             "curl http://127.0.0.1:10090/api\n",
-            "curl -X PUT -d '{\"Action\":\"deny\"}' 'http://127.0.0.1:9500/v1/connect/intentions/exact?source=web&destination=api' && echo && sleep 1 && curl http://127.0.0.1:10090/api\n",
+            "curl -X PUT -d '{\"Action\":\"deny\"}' \
+             'http://127.0.0.1:9500/v1/connect/intentions/exact?source=web&destination=api'; echo\n",
             "(removed at the end)",
         ] {
             assert!(text.contains(shown), "{shown:?} is not in:\n{text}");

@@ -155,6 +155,17 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
+    /// Gives a check that names no kind the one its definition speaks of.
+    pub fn fill_kind(&mut self) {
+        if self.kind.is_empty() {
+            self.kind = match &self.definition {
+                CheckDefinition { http, .. } if !http.is_empty() => "http".into(),
+                CheckDefinition { tcp, .. } if !tcp.is_empty() => "tcp".into(),
+                _ => String::new(),
+            };
+        }
+    }
+
     /// A check that a server or an agent makes itself.
     pub fn new(check_id: CheckId, name: &str, status: CheckStatus, output: &str) -> Self {
         Self {

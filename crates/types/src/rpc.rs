@@ -247,6 +247,22 @@ pub struct Status {
     /// That server is the leader.
     #[n(3)]
     pub is_leader: bool,
+    /// Every server in raft.
+    #[n(4)]
+    #[cbor(default)]
+    pub servers: Vec<RaftServer>,
+}
+
+/// A server in raft.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RaftServer {
+    /// Who it is, and where.
+    #[n(0)]
+    pub server: ServerAddress,
+    /// It votes; else it learns.
+    #[n(1)]
+    pub voter: bool,
 }
 
 /// What a server says of itself before there is a cluster.

@@ -17,9 +17,11 @@ pub const KIND_CONNECT_PROXY: &str = "connect-proxy";
 pub struct Weights {
     /// Weight while passing.
     #[n(0)]
+    #[serde(default)]
     pub passing: u32,
     /// Weight while warning.
     #[n(1)]
+    #[serde(default)]
     pub warning: u32,
 }
 
@@ -36,9 +38,11 @@ impl Default for Weights {
 pub struct ServiceAddress {
     /// An IP address or a name.
     #[n(0)]
+    #[serde(default)]
     pub address: String,
     /// A port.
     #[n(1)]
+    #[serde(default)]
     pub port: u16,
 }
 

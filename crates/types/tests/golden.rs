@@ -10,14 +10,14 @@ use std::path::PathBuf;
 
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::command::{
-    ClusterIdentity, Deregistration, Effect, IntentionDelete, IntentionUpsert, IntentionsDelete, IntentionsSet,
-    KvCommand, ServiceClaim,
+    BoundedRegistration, ClusterIdentity, Deregistration, Effect, IntentionDelete, IntentionUpsert, IntentionsDelete,
+    IntentionsSet, KvCommand, ServiceClaim,
 };
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery, StateQuery};
 use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{
-    CreateJoinToken, Login, LoginGrant, LoginHello, LoginReply, Probe, ReadRequest, Request, RequestBody, Response,
-    ServerAddress, SignLeaf, Status, WriteRequest,
+    CreateJoinToken, Login, LoginGrant, LoginHello, LoginReply, Probe, RaftServer, ReadRequest, Request, RequestBody,
+    Response, ServerAddress, SignLeaf, Status, WriteRequest,
 };
 use lictor_types::service::NodeServices;
 use lictor_types::token::JoinToken;
@@ -132,22 +132,30 @@ fn refusal() -> Refusal {
     Refusal::new(RefusalKind::Forbidden, "Permission denied: no")
 }
 
+fn registration() -> Registration {
+    Registration {
+        id: "0e3c2b8e-4f0c-4a83-9a34-2f1f6f0d7c11".into(),
+        node: "web-1.apps".parse().unwrap(),
+        address: "10.244.0.17".into(),
+        datacenter: "dc1".into(),
+        tagged_addresses: BTreeMap::new(),
+        node_meta: pairs(),
+        service: Some(service()),
+        check: Some(health_check()),
+        checks: vec![health_check()],
+        skip_node_update: true,
+    }
+}
+
 fn commands() -> Vec<(&'static str, Command)> {
     let kv = |verb| Command::Kv(KvCommand { verb, key: "a/b".into(), value: vec![0, 255], flags: 42 });
     vec![
+        ("register", Command::Register(Box::new(registration()))),
         (
-            "register",
-            Command::Register(Box::new(Registration {
-                id: "0e3c2b8e-4f0c-4a83-9a34-2f1f6f0d7c11".into(),
-                node: "web-1.apps".parse().unwrap(),
-                address: "10.244.0.17".into(),
-                datacenter: "dc1".into(),
-                tagged_addresses: BTreeMap::new(),
-                node_meta: pairs(),
-                service: Some(service()),
-                check: Some(health_check()),
-                checks: vec![health_check()],
-                skip_node_update: true,
+            "register-within",
+            Command::RegisterWithin(Box::new(BoundedRegistration {
+                registration: registration(),
+                granted: vec![Requirement::write(Resource::Node, "web-1.apps")],
             })),
         ),
         (
@@ -397,8 +405,13 @@ fn every_rpc_message_keeps_its_bytes() {
         found: vec![server()],
         initialized: true,
     };
-    let status =
-        Status { leader: Some("s1:8300".into()), peers: vec!["s1:8300".into()], index: Index(4), is_leader: true };
+    let status = Status {
+        leader: Some("s1:8300".into()),
+        peers: vec!["s1:8300".into()],
+        index: Index(4),
+        is_leader: true,
+        servers: vec![RaftServer { server: server(), voter: true }],
+    };
     let reports = [
         ("done", Report::Done),
         ("members", Report::Members(vec![member])),

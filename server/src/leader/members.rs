@@ -187,12 +187,23 @@ fn serf_health(member: &Member) -> HealthCheck {
     HealthCheck::new(id, "Serf Health Status", status, output)
 }
 
+/// What Consul's servers tell of themselves in the catalog.
+const CONSUL_SERVICE_META: [(&str, &str); 6] = [
+    ("non_voter", "false"),
+    ("raft_version", "3"),
+    ("read_replica", "false"),
+    ("serf_protocol_current", "2"),
+    ("serf_protocol_max", "5"),
+    ("serf_protocol_min", "1"),
+];
+
 fn consul_service(member: &Member) -> NodeService {
     let port = member.tags.get("port").and_then(|port| port.parse().ok()).unwrap_or_default();
     NodeService {
         port,
-        meta: [("raft_version", "3"), ("serf_protocol_current", "2")]
+        meta: CONSUL_SERVICE_META
             .into_iter()
+            .chain(member.tags.get("build").map(|build| ("version", build.as_str())))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
         ..NodeService::new("consul".parse().expect("a constant that is a legal service name"))

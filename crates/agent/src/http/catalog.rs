@@ -26,8 +26,12 @@ pub(super) async fn register(order: Order, body: JsonBody) -> Answered {
     {
         return Err(Refusal::failed("Must provide service name (Service.Service) when service ID is provided").into());
     }
-    let registration: Registration = decode::from_value(value, Names::AnyCase)?;
+    let mut registration: Registration = decode::from_value(value, Names::AnyCase)?;
     check_datacenter(&order, &registration.datacenter)?;
+    registration.datacenter.clone_from(&order.door.agent.identity.datacenter);
+    for check in registration.check.iter_mut().chain(&mut registration.checks) {
+        check.fill_kind();
+    }
     if registration.address.is_empty() && !registration.skip_node_update {
         return Err(Refusal::failed("Must provide address if SkipNodeUpdate is not set").into());
     }

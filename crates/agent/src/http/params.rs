@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use lictor_runtime::Rng;
 use lictor_types::{Block, Consistency, Freshness, Index, Refusal, duration};
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::limits::HttpLimits;
+
+/// What Go escapes in a query string; it writes a space as `+`.
+const GO_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Parameters of a query string in their order. A name may come more than once; then the first counts, except for lists.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +78,7 @@ impl Params {
     pub(super) fn encode(&self) -> String {
         let mut pairs: Vec<_> = self.0.iter().collect();
         pairs.sort_by_key(|(name, _)| name);
-        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let encoded = |text: &str| utf8_percent_encode(text, GO_QUERY).to_string().replace("%20", "+");
         pairs.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect::<Vec<_>>().join("&")
     }
 
@@ -154,7 +157,8 @@ mod tests {
         assert_eq!(params.get("b"), Some("x y/z"));
         assert!(params.has("c") && params.text("c").is_none());
         assert_eq!(params.get("d"), Some("&"));
-        assert_eq!(Params::parse(Some("b=1&a=x y")).unwrap().encode(), "a=x%20y&b=1");
+        assert_eq!(Params::parse(Some("b=1&a=x y")).unwrap().encode(), "a=x+y&b=1");
+        assert_eq!(Params::parse(Some("acquire=00-0_1.~&cas=1")).unwrap().encode(), "acquire=00-0_1.~&cas=1");
         assert!(Params::parse(Some("a=%ff")).is_err());
     }
 

@@ -142,6 +142,7 @@ fn mesh_and_cluster() -> Table {
         ("/v1/config/{*name}", endpoint().get(config_entries::get).delete(config_entries::delete)),
         ("/v1/status/leader", endpoint().get(status::leader)),
         ("/v1/status/peers", endpoint().get(status::peers)),
+        ("/v1/operator/raft/configuration", endpoint().get(operator::raft_configuration)),
         ("/v1/operator/join-token", endpoint().put(operator::create_join_token)),
     ]
 }

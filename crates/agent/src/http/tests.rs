@@ -248,10 +248,13 @@ async fn a_wrong_registration_changes_nothing_and_says_what_is_wrong() {
         assert!(got.status.as_u16() == status && got.body.starts_with(words), "{body}: {} {}", got.status, got.body);
     }
     assert!(door.double.asked.lock().writes.is_empty());
-    let body = r#"{"Node":"n","Address":"a","Service":{"Service":"web","Port":80}}"#;
+    let body = r#"{"Node":"n","Address":"a","Service":{"Service":"web","Port":80},
+                   "Check":{"Name":"c","Definition":{"TCP":"a:80"}}}"#;
     assert_eq!(door.call("PUT", "/v1/catalog/register", body).await.body, "true");
     assert_eq!(door.call("PUT", "/v1/catalog/deregister", r#"{"Node":"n","ServiceID":"web"}"#).await.body, "true");
-    assert_eq!(door.double.asked.lock().writes.len(), 2);
+    let writes = std::mem::take(&mut door.double.asked.lock().writes);
+    let [(_, Command::Register(registration)), _] = &writes[..] else { panic!("{writes:?}") };
+    assert_eq!((registration.datacenter.as_str(), registration.check.as_ref().unwrap().kind.as_str()), ("dc1", "tcp"));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What people say of their services and checks: the bodies of the agent's API and the blocks of configuration files.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use lictor_types::check::CheckDefinition as CatalogDefinition;
@@ -174,6 +175,19 @@ impl ServiceDefinition {
         written.iter().enumerate().map(number).collect()
     }
 
+    /// The addresses by purpose; those of the address's own family are the address itself where they are not given.
+    fn all_tagged_addresses(&self) -> BTreeMap<String, ServiceAddress> {
+        let mut tagged = self.tagged_addresses.clone();
+        if let Ok(address) = self.address.parse::<IpAddr>() {
+            let tags = if address.is_ipv4() { ["lan_ipv4", "wan_ipv4"] } else { ["lan_ipv6", "wan_ipv6"] };
+            for tag in tags {
+                let own = || ServiceAddress { address: self.address.clone(), port: self.port };
+                tagged.entry(tag.to_owned()).or_insert_with(own);
+            }
+        }
+        tagged
+    }
+
     /// The instance for the catalog.
     ///
     /// # Errors
@@ -185,7 +199,7 @@ impl ServiceDefinition {
             name: ServiceName::try_from(self.name.clone())?,
             tags: self.tags.clone(),
             address: self.address.clone(),
-            tagged_addresses: self.tagged_addresses.clone(),
+            tagged_addresses: self.all_tagged_addresses(),
             meta: self.meta.clone(),
             port: self.port,
             socket_path: self.socket_path.clone(),
@@ -301,6 +315,21 @@ mod tests {
         assert_eq!(error, "json: unknown field \"Prot\"");
         let error = CheckDefinition::parse(&json!({"Name": "web", "htpp": ""})).unwrap_err();
         assert_eq!(error, "json: unknown field \"htpp\"");
+    }
+
+    #[test]
+    fn an_ip_address_is_tagged_by_its_family_where_no_tag_is_given() {
+        let tagged = |written| {
+            let service = ServiceDefinition::from_json(&written).unwrap().to_node_service().unwrap();
+            service.tagged_addresses.into_iter().map(|(tag, it)| (tag, it.address)).collect::<Vec<_>>()
+        };
+        let pair = |tag: &str, address: &str| (tag.to_owned(), address.to_owned());
+        let written =
+            json!({"Name": "a", "Address": "10.0.0.1", "TaggedAddresses": {"wan_ipv4": {"Address": "1.2.3.4"}}});
+        assert_eq!(tagged(written), [pair("lan_ipv4", "10.0.0.1"), pair("wan_ipv4", "1.2.3.4")]);
+        let written = json!({"Name": "a", "Address": "::1"});
+        assert_eq!(tagged(written), [pair("lan_ipv6", "::1"), pair("wan_ipv6", "::1")]);
+        assert_eq!(tagged(json!({"Name": "a", "Address": "db.example"})), []);
     }
 
     #[test]

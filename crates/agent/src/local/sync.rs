@@ -78,7 +78,7 @@ impl Driver {
         let mut reconnectable = true;
         loop {
             let change = *changes.borrow_and_update();
-            let round = self.round(&mut next_full).await;
+            let round = self.round(&mut next_full, denied == DENIED_MIN).await;
             local.told.send_replace(change);
             let retry_at = match round {
                 Ok(Round::Done) => {
@@ -91,7 +91,12 @@ impl Driver {
                     None
                 }
                 Err(refusal) => {
-                    tracing::warn!(%refusal, "the catalog cannot be told; trying again");
+                    // Once is usual while a cluster begins or changes its leader.
+                    if retry == RETRY_MIN {
+                        tracing::info!(%refusal, "the catalog cannot be told yet; trying again");
+                    } else {
+                        tracing::warn!(%refusal, "the catalog cannot be told; trying again");
+                    }
                     let at = Instant::now() + retry + self.jitter(retry);
                     retry = (retry * 2).min(RETRY_MAX);
                     Some(at)
@@ -119,8 +124,8 @@ impl Driver {
         Duration::from_millis(self.local.rng.below(around.as_millis() as u64))
     }
 
-    /// Compares if it is time, then tells the catalog what it must be told.
-    async fn round(&self, next_full: &mut Instant) -> Result<Round, Refusal> {
+    /// Compares if it is time, then tells the catalog what it must be told. `first`: nothing was denied in the last one.
+    async fn round(&self, next_full: &mut Instant, first: bool) -> Result<Round, Refusal> {
         if Instant::now() >= *next_full {
             self.compare().await?;
             *next_full = Instant::now() + FULL_INTERVAL + self.jitter(FULL_INTERVAL);
@@ -128,7 +133,7 @@ impl Driver {
         let jobs = self.local.rows.lock().pending(Instant::now());
         let mut round = Round::Done;
         for job in jobs {
-            if self.tell(&job).await? == Round::Denied {
+            if self.tell(&job, first).await? == Round::Denied {
                 round = Round::Denied;
             }
         }
@@ -159,7 +164,7 @@ impl Driver {
     }
 
     /// Tells the catalog one thing. An error is worth another try; a denial is not, before the next comparison.
-    async fn tell(&self, job: &Job) -> Result<Round, Refusal> {
+    async fn tell(&self, job: &Job, first: bool) -> Result<Round, Refusal> {
         let Some((credential, command)) = self.command(job) else { return Ok(Round::Done) };
         let outcome = self.datacenter.write(&credential, command).await;
         let refusal = match outcome.map(|outcome| outcome.effect) {
@@ -182,7 +187,11 @@ impl Driver {
                 Ok(Round::Done)
             }
             _ => {
-                tracing::warn!(?job, %refusal, "the catalog does not take it");
+                if first {
+                    tracing::info!(?job, %refusal, "the catalog does not take it yet");
+                } else {
+                    tracing::warn!(?job, %refusal, "the catalog does not take it");
+                }
                 self.local.rows.lock().told(job);
                 Ok(Round::Denied)
             }

@@ -38,6 +38,7 @@ impl ServiceDefinition {
             return Err(Refusal::bad_request("Invalid service address"));
         }
         self.validate_meta().map_err(|problem| bad(format!("Invalid Service Meta: {problem}")))?;
+        self.validate_weights().map_err(|problem| bad(format!("Invalid Weights: {problem}")))?;
         self.validate_shape().map_err(|problem| bad(format!("Validation failed: {problem}")))?;
         let checks = self.all_checks();
         if checks.len() > CHECKS_MAX {
@@ -61,22 +62,35 @@ impl ServiceDefinition {
         for (key, value) in &self.meta {
             let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if key.is_empty() {
-                return Err("Couldn't load metadata pair ('', ...): Key cannot be blank".into());
+                return Err(format!("Couldn't load metadata pair ('', '{value}'): Key cannot be blank"));
             }
             if !key.chars().all(allowed) {
-                return Err(format!("Couldn't load metadata pair ({key:?}, ...): Key contains invalid characters"));
+                return Err(format!(
+                    "Couldn't load metadata pair ('{key}', '{value}'): Key contains invalid characters"
+                ));
             }
             if key.len() > META_KEY_BYTES_MAX {
                 return Err(format!("Key is too long (limit: {META_KEY_BYTES_MAX} characters)"));
             }
             if key.starts_with("consul-") {
                 return Err(format!(
-                    "Couldn't load metadata pair ({key:?}, ...): Key prefix 'consul-' is reserved for internal use"
+                    "Couldn't load metadata pair ('{key}', '{value}'): Key prefix 'consul-' is reserved for internal use"
                 ));
             }
             if value.len() > META_VALUE_BYTES_MAX {
                 return Err(format!("Value is too long (limit: {META_VALUE_BYTES_MAX} characters)"));
             }
+        }
+        Ok(())
+    }
+
+    fn validate_weights(&self) -> Result<(), String> {
+        let weights = self.weights.unwrap_or_default();
+        if weights.passing == 0 {
+            return Err("Passing must be greater than 0".into());
+        }
+        if weights.passing > WEIGHT_MAX || weights.warning > WEIGHT_MAX {
+            return Err(format!("DNS Weight must be between 0 and {WEIGHT_MAX}"));
         }
         Ok(())
     }
@@ -92,14 +106,6 @@ impl ServiceDefinition {
         }
         if [&self.address, &self.socket_path].iter().any(|text| text.len() > lictor_types::name::NAME_BYTES_MAX) {
             return Err(format!("an address has {} bytes at most", lictor_types::name::NAME_BYTES_MAX));
-        }
-        if let Some(weights) = self.weights {
-            if weights.passing == 0 {
-                return Err("Passing must be greater than 0".into());
-            }
-            if weights.passing > WEIGHT_MAX || weights.warning > WEIGHT_MAX {
-                return Err(format!("DNS Weight must be between 0 and {WEIGHT_MAX}"));
-            }
         }
         match self.kind.as_str() {
             "" => Ok(()),
@@ -252,7 +258,12 @@ mod tests {
             ),
             (
                 json!({"Name": "a", "Weights": {"Passing": 0, "Warning": 1}}),
-                "Validation failed: Passing must be greater than 0",
+                "Invalid Weights: Passing must be greater than 0",
+            ),
+            (
+                json!({"Name": "a", "Meta": {"consul-x": "1"}}),
+                "Invalid Service Meta: Couldn't load metadata pair ('consul-x', '1'): Key prefix 'consul-' is reserved for \
+                 internal use",
             ),
         ] {
             assert_eq!(service(&written), (400, text.into()), "{written}");

@@ -1,0 +1,311 @@
+//! One run: servers, clients, faults, the end of faults, and the verdict.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Once};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lictor_agent::Datacenter;
+use lictor_runtime::{Rng, SeededRng, Tasks};
+use lictor_server::raft::{Faults, seed_randomness};
+use lictor_types::command::KvCommand;
+use lictor_types::{Answer, Command, Consistency, Credential, Freshness, Index, KvEntry, KvVerb, Query};
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, RngSeed};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::clients::{self, Client, World};
+use crate::faults::{Bias, CALM, Nemesis};
+use crate::history::History;
+use crate::invariants;
+use crate::network::Network;
+use crate::servers::{SERVERS, Servers, Shape};
+use crate::trace::Trace;
+
+/// Things go wrong for so long.
+const TROUBLE: Duration = Duration::from_secs(20);
+/// After the last fault a write must be acknowledged, and all servers be equal, within this.
+const RECOVERY: Duration = Duration::from_secs(30);
+/// Clients go on for so long after it.
+const AFTERMATH: Duration = Duration::from_secs(2);
+/// A client that is told to stop has ended its operation within this.
+const CLIENTS_END: Duration = Duration::from_secs(60);
+/// How often somebody looks who leads.
+const WATCH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) shape: Shape,
+    pub(crate) bias: Bias,
+    pub(crate) clients: usize,
+    pub(crate) pause_micros: u64,
+    pub(crate) keep_trace: bool,
+    pub(crate) talk: bool,
+}
+
+impl Plan {
+    /// The plan that belongs to `seed`.
+    pub(crate) fn of(seed: u64) -> Self {
+        let rng = SeededRng::new(seed);
+        let small = rng.below(2) == 0;
+        let shape = Shape {
+            snapshot_entries: if small { 40 } else { 2_000 },
+            kept_entries: if small { 10 } else { 500 },
+            segment_bytes: if small { 64 << 10 } else { 256 << 10 },
+            faults: Faults::default(),
+        };
+        let clients = 4 + rng.below(3) as usize;
+        let pause_micros = 20_000 + rng.below(60_000);
+        Self { seed, shape, bias: Bias::None, clients, pause_micros, keep_trace: false, talk: false }
+    }
+}
+
+/// What a run showed.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) violations: Vec<String>,
+    pub(crate) acknowledged: u64,
+    pub(crate) leader_changes: u64,
+    pub(crate) undecided: u64,
+    pub(crate) simulated_seconds: u64,
+    pub(crate) trace: u64,
+    pub(crate) events: u64,
+    pub(crate) lines: Vec<String>,
+}
+
+/// Runs `plan` on this thread.
+pub(crate) fn run(plan: Plan) -> Report {
+    seed_randomness(plan.seed);
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&plan.seed.to_le_bytes()))
+        .build()
+        .expect("a runtime without IO needs nothing of the system");
+    let _ = panics();
+    let mut report = runtime.block_on(simulate(plan));
+    drop(runtime);
+    report.violations.extend(panics());
+    report
+}
+
+thread_local! {
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What panicked on this thread since the last call: tasks take their panics with them, so only the hook hears of them.
+fn panics() -> Vec<String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if tokio::runtime::Handle::try_current().is_ok() {
+                PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
+            } else {
+                before(panic);
+            }
+        }));
+    });
+    PANICS.with_borrow_mut(std::mem::take)
+}
+
+async fn simulate(plan: Plan) -> Report {
+    let begun = Instant::now();
+    let rng = SeededRng::new(plan.seed ^ 0x5eed);
+    let fork = || SeededRng::new(rng.next_u64());
+    let trace = Trace::new(plan.keep_trace);
+    let tasks = Tasks::new();
+    let network = Network::new(rng.next_u64(), CALM, trace.clone());
+    let servers = Servers::new(network.clone(), plan.shape, fork(), tasks.clone(), trace.clone());
+    let world = World {
+        network: network.clone(),
+        servers: servers.clone(),
+        history: History::default(),
+        trace: trace.clone(),
+        tasks: tasks.clone(),
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    let broken = Arc::new(Mutex::new(Vec::new()));
+    for server in 0..SERVERS {
+        if let Err(error) = servers.start(server).await {
+            broken.lock().push(error);
+        }
+    }
+    let changes = Arc::new(Mutex::new(0));
+    tasks.spawn(watch_leaders(servers.clone(), Arc::clone(&changes), trace.clone()));
+    let mut violations = Vec::new();
+    violations.extend(writable(&servers).await.err());
+
+    let workers = Tasks::new();
+    for number in 0..plan.clients {
+        let client = Client::new(&world, number, fork(), plan.pause_micros);
+        workers.spawn_to_end(client.run());
+    }
+    let nemesis = Nemesis {
+        servers: servers.clone(),
+        network,
+        rng: fork(),
+        bias: plan.bias,
+        broken: Arc::clone(&broken),
+        talk: plan.talk,
+    };
+    if broken.lock().is_empty() {
+        nemesis.run(Instant::now() + TROUBLE).await;
+    }
+    violations.extend(writable(&servers).await.err());
+    sleep(AFTERMATH).await;
+    world.stop.store(true, Ordering::Relaxed);
+    if !workers.stop(CLIENTS_END).await {
+        violations.push("a client did not end its operation".into());
+    }
+    violations.extend(servers.fatal().map(|why| format!("a server says that it cannot go on: {why}")));
+    violations.extend(equal(&servers).await.err());
+    violations.append(&mut broken.lock());
+    let undecided = judge(&servers, &world.history, &mut violations).await;
+
+    tasks.cancel();
+    let (trace, events, lines) = trace.finish();
+    let leader_changes = *changes.lock();
+    if plan.talk {
+        println!(
+            "seed {}: {} acknowledged, {leader_changes} changes of leader",
+            plan.seed,
+            world.history.acknowledged()
+        );
+    }
+    Report {
+        seed: plan.seed,
+        violations,
+        acknowledged: world.history.acknowledged(),
+        leader_changes,
+        undecided,
+        simulated_seconds: begun.elapsed().as_secs(),
+        trace,
+        events,
+        lines,
+    }
+}
+
+/// Counts how often another server leads.
+async fn watch_leaders(servers: Servers, changes: Arc<Mutex<u64>>, trace: Trace) {
+    let mut last = None;
+    loop {
+        let statuses = servers.statuses();
+        let leader = servers.leader();
+        let term = leader.and_then(|leader| statuses[leader].as_ref()).map(|status| status.term);
+        if let Some(leader) = leader
+            && Some((leader, term)) != last
+        {
+            trace.note(|| format!("server {leader} leads in term {term:?}"));
+            if last.is_some_and(|(before, _)| before != leader) {
+                *changes.lock() += 1;
+            }
+            last = Some((leader, term));
+        }
+        sleep(WATCH_INTERVAL).await;
+    }
+}
+
+/// A write is acknowledged in time.
+async fn writable(servers: &Servers) -> Result<(), String> {
+    let tried = async {
+        for server in (0..SERVERS).cycle() {
+            let command = KvCommand { verb: KvVerb::Set, key: "alive".into(), value: b"yes".to_vec(), flags: 0 };
+            if let Some(waist) = servers.waist(server) {
+                let nobody = Credential::anonymous();
+                if clients::at(&waist, waist.datacenter.write(&nobody, Command::Kv(command))).await.is_some() {
+                    return;
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(RECOVERY, tried)
+        .await
+        .map_err(|_| format!("no write was acknowledged within {RECOVERY:?} without faults: {:?}", servers.statuses()))
+}
+
+/// All servers hold the same state in time.
+async fn equal(servers: &Servers) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        let states: Vec<_> = servers.states().into_iter().flatten().collect();
+        let seen: Vec<(Index, u32)> = states.iter().map(|state| (state.index(), state.hash())).collect();
+        for (one, two) in [(0, 1), (0, 2), (1, 2)] {
+            if let (Some(one), Some(two)) = (seen.get(one), seen.get(two))
+                && one.0 == two.0
+                && one.1 != two.1
+            {
+                return Err(format!("servers differ at the same index: {seen:?}"));
+            }
+        }
+        if seen.len() == SERVERS && seen.iter().all(|it| *it == seen[0]) {
+            return Ok(());
+        }
+        if begun.elapsed() > RECOVERY {
+            return Err(format!(
+                "servers are not equal {RECOVERY:?} after the faults: {seen:?}, {:?}",
+                servers.statuses()
+            ));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Reads what is there in the end, and judges the history by it. Returns how many keys could not be judged.
+async fn judge(servers: &Servers, history: &History, violations: &mut Vec<String>) -> u64 {
+    let Some(entries) = everything(servers).await else {
+        violations.push("the state cannot be read at the end".into());
+        return 0;
+    };
+    let (operations, nodes, seen) = history.take();
+    violations.extend(seen);
+    let mut operations = operations;
+    // A last read of every key: what is there now must fit its history.
+    let keys: std::collections::BTreeSet<String> = operations.iter().map(|it| it.key.clone()).collect();
+    for key in keys.into_iter().filter(|key| !key.starts_with("unique/")) {
+        operations.push(last_read(&key, &entries.0));
+    }
+    let findings = invariants::judge(&operations, &entries.0);
+    violations.extend(findings.broken);
+    for node in nodes {
+        if !entries.1.contains(&node) {
+            violations.push(format!("the registration of {node} was acknowledged, and it is not in the catalog"));
+        }
+    }
+    findings.undecided as u64
+}
+
+fn last_read(key: &str, entries: &[KvEntry]) -> crate::history::Operation {
+    let entry = entries.iter().find(|entry| entry.key == key);
+    let value = entry.and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok()).unwrap_or_default();
+    let answer = crate::history::Answer::Read { value, index: Index(u64::MAX) };
+    crate::history::Operation {
+        client: usize::MAX,
+        key: key.to_owned(),
+        action: crate::history::Action::Get,
+        began: u64::MAX - 1,
+        ended: Some(u64::MAX),
+        answer,
+        stale_at: None,
+    }
+}
+
+/// All entries and all nodes.
+async fn everything(servers: &Servers) -> Option<(Vec<KvEntry>, Vec<String>)> {
+    let waist = servers.waist(0)?;
+    let freshness = Freshness { consistency: Consistency::Consistent, block: None };
+    let nobody = Credential::anonymous();
+    let entries = clients::at(&waist, waist.datacenter.read(&nobody, Query::KvList(String::new()), freshness)).await?;
+    let nodes =
+        clients::at(&waist, waist.datacenter.read(&nobody, Query::Nodes(Default::default()), freshness)).await?;
+    match (entries.answer, nodes.answer) {
+        (Answer::KvEntries(entries), Answer::Nodes(nodes)) => {
+            Some((entries, nodes.into_iter().map(|node| node.name.to_string()).collect()))
+        }
+        _ => None,
+    }
+}
