@@ -50,7 +50,7 @@ fn parse(text: &str) -> Result<Value, String> {
     if text.trim_start().starts_with(['{', '[']) {
         serde_json::from_str(text).map_err(|error| format!("invalid JSON: {error}"))
     } else {
-        hcl::from_str(text).map_err(|error| format!("invalid HCL: {error}"))
+        lictor_agent::config::hcl::parse(text).map_err(|error| format!("invalid HCL: {error}"))
     }
 }
 

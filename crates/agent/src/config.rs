@@ -10,7 +10,7 @@
 
 mod build;
 mod flags;
-mod hcl;
+pub mod hcl;
 mod host;
 mod join;
 mod keys;

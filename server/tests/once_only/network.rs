@@ -63,11 +63,11 @@ struct Wires {
 
 /// The network. Clones share it.
 #[derive(Clone, Default)]
-pub struct Network(Arc<Mutex<Wires>>);
+pub(crate) struct Network(Arc<Mutex<Wires>>);
 
 impl Network {
     /// What a host at `address` dials and listens with.
-    pub fn host(&self, address: &str, identity: PeerIdentity) -> SharedTransport {
+    pub(crate) fn host(&self, address: &str, identity: PeerIdentity) -> SharedTransport {
         let (queue, incoming) = mpsc::channel(BACKLOG);
         self.0.lock().listeners.insert(address.to_owned(), queue);
         let incoming = tokio::sync::Mutex::new(incoming);
@@ -75,7 +75,7 @@ impl Network {
     }
 
     /// Holds back, from now on, what `to` answers on the RPC connections that `from` has to it.
-    pub fn hold(&self, from: &str, to: &str) -> Held {
+    pub(crate) fn hold(&self, from: &str, to: &str) -> Held {
         let open = |line: &&Arc<Line>| {
             line.from == from && line.to == to && line.protocol == ALPN_RPC && line.now.lock().state == State::Open
         };
@@ -87,13 +87,13 @@ impl Network {
     }
 
     /// How often `from` has dialled `to` for RPC.
-    pub fn dialled(&self, from: &str, to: &str) -> usize {
+    pub(crate) fn dialled(&self, from: &str, to: &str) -> usize {
         let wires = self.0.lock();
         wires.lines.iter().filter(|it| it.from == from && it.to == to && it.protocol == ALPN_RPC).count()
     }
 
     /// Takes the host at `address` off the network for good.
-    pub fn remove(&self, address: &str) {
+    pub(crate) fn remove(&self, address: &str) {
         let lines = {
             let mut wires = self.0.lock();
             wires.gone.insert(address.to_owned());
@@ -104,21 +104,21 @@ impl Network {
 }
 
 /// Connections that are held.
-pub struct Held(Vec<Arc<Line>>);
+pub(crate) struct Held(Vec<Arc<Line>>);
 
 impl Held {
     /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// How many bytes came back and were swallowed.
-    pub fn swallowed(&self) -> usize {
+    pub(crate) fn swallowed(&self) -> usize {
         self.0.iter().map(|line| line.now.lock().swallowed).sum()
     }
 
     /// Cuts them.
-    pub fn cut(self) {
+    pub(crate) fn cut(self) {
         self.0.iter().for_each(|line| line.cut());
     }
 }

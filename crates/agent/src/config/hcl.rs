@@ -19,7 +19,7 @@ const DEPTH_MAX: usize = 32;
 ///
 /// # Errors
 /// Says in which line what was expected.
-pub(super) fn parse(text: &str) -> Result<Value, String> {
+pub fn parse(text: &str) -> Result<Value, String> {
     let mut parser = Parser { rest: text, line: 1, depth: 0 };
     let items = parser.items(None)?;
     Ok(Value::Object(items))
