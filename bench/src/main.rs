@@ -1,13 +1,81 @@
 //! Figures, honest and with the command that made them. Nothing here passes or fails.
+//!
+//! ```text
+//! kv, idle, start ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
+//! ```
+//!
+//! Invariants
+//! - Every run is bounded in time and ends only the processes that it started.
+//! - What is measured of a server is durable: its data directory is on the disk whose sync time is printed beside.
 
+mod agents;
+mod disk;
 mod encoding;
+mod idle;
+mod kv;
+mod load;
+mod report;
+mod start;
 
-fn main() {
-    match std::env::args().nth(1).as_deref() {
-        Some("encoding") => encoding::run(),
-        other => {
-            eprintln!("bench: unknown bench {}; there are: encoding", other.unwrap_or("(none)"));
-            std::process::exit(1);
-        }
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Measures Lictor on this machine.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Bytes and CPU of one command in three binary forms
+    Encoding,
+    /// PUT/s and GET/s with three durable servers, and the time of a single client's requests
+    Kv(kv::Flags),
+    /// Resident memory of an idle server, client agent and sidecar
+    Idle(Common),
+    /// Time from exec to the first answer of `agent -dev`
+    Start(start::Flags),
+}
+
+/// What every bench of processes is told.
+#[derive(clap::Args)]
+struct Common {
+    /// The program; by default the one beside this program.
+    #[arg(long, value_name = "PATH")]
+    lictor: Option<PathBuf>,
+    /// Where data directories are made: a disk, not memory.
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+impl Common {
+    fn lictor(&self) -> anyhow::Result<PathBuf> {
+        let program = match &self.lictor {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("lictor"),
+        };
+        let missing = || {
+            format!("no program at {}: build it with `cargo build --release` or give --lictor PATH", program.display())
+        };
+        program.canonicalize().with_context(missing)
     }
+
+    fn directory(&self) -> anyhow::Result<tempfile::TempDir> {
+        let base = self.directory.clone().unwrap_or_else(std::env::temp_dir);
+        tempfile::tempdir_in(&base).with_context(|| format!("a directory in {}", base.display()))
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().bench {
+        Bench::Encoding => encoding::run(),
+        Bench::Kv(flags) => return kv::run(&flags),
+        Bench::Idle(common) => return idle::run(&common),
+        Bench::Start(flags) => return start::run(&flags),
+    }
+    Ok(())
 }

@@ -180,8 +180,11 @@ async fn keep_alive(datacenter: Arc<ServerDatacenter>, member: Member) {
                 // A new leader must hear of us at once, not at the next round.
                 let mut leader = datacenter.consensus.leader();
                 leader.mark_unchanged();
-                let _either = tokio::time::timeout(KEEPALIVE_INTERVAL, leader.changed()).await;
-                continue;
+                match tokio::time::timeout(KEEPALIVE_INTERVAL, leader.changed()).await {
+                    // Consensus has ended; the agent ends as well.
+                    Ok(Err(_)) => return,
+                    Ok(Ok(())) | Err(_) => continue,
+                }
             }
             Err(refusal) => {
                 tracing::debug!(%refusal, "no leader heard of us");

@@ -136,8 +136,11 @@ impl ServerDatacenter {
         }
         let mut leader = self.consensus.leader();
         leader.mark_unchanged();
-        let _either = timeout(RETRY_PAUSE, leader.changed()).await;
-        Ok(())
+        match timeout(RETRY_PAUSE, leader.changed()).await {
+            // Consensus has ended: there is nothing to wait for, and to try again at once would spin.
+            Ok(Err(_)) => Err(refusal),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
     }
 
     /// Sends `body` to the leader, if there is one that is not this server.

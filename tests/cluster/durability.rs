@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lictor_client::Client;
 use lictor_tests::{TestCluster, eventually};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 /// Writers at once.
 const WRITERS: usize = 8;
@@ -28,6 +29,12 @@ struct Journal {
     stop: AtomicBool,
 }
 
+impl Journal {
+    fn acknowledged(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.acknowledged.lock().expect("no writer panicked")
+    }
+}
+
 async fn write_until_told(journal: Arc<Journal>, client: Client, writer: usize) {
     let mut number = 0u64;
     while !journal.stop.load(Ordering::Relaxed) {
@@ -36,7 +43,7 @@ async fn write_until_told(journal: Arc<Journal>, client: Client, writer: usize) 
         number += 1;
         match client.put_bytes(&format!("/v1/kv/{key}"), &[], Bytes::from(value.clone())).await {
             Ok(reply) if reply.starts_with(b"true") => {
-                journal.acknowledged.lock().unwrap().insert(key, value);
+                journal.acknowledged().insert(key, value);
                 journal.count.fetch_add(1, Ordering::Relaxed);
             }
             // Not acknowledged: it may or may not be there, and nobody asks.
@@ -60,10 +67,12 @@ async fn until_more_are_acknowledged(journal: &Journal, more: u64) {
 async fn no_acknowledged_write_is_lost_by_kill_9_of_leader_follower_or_all() {
     let mut cluster = TestCluster::start(3).await;
     let journal = Arc::new(Journal::default());
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| tokio::spawn(write_until_told(Arc::clone(&journal), cluster.client.client(), writer)))
-        .collect();
-    let watcher = tokio::spawn(watch_everything(cluster.client.client(), Arc::clone(&journal)));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        writers.spawn(write_until_told(Arc::clone(&journal), cluster.client.client(), writer));
+    }
+    let mut watcher = JoinSet::new();
+    watcher.spawn(watch_everything(cluster.client.client(), Arc::clone(&journal)));
     let mut pauses = Vec::new();
 
     until_more_are_acknowledged(&journal, WRITES_AROUND_A_KILL).await;
@@ -88,19 +97,19 @@ async fn no_acknowledged_write_is_lost_by_kill_9_of_leader_follower_or_all() {
         until_more_are_acknowledged(&journal, WRITES_AROUND_A_KILL).await;
     }
     journal.stop.store(true, Ordering::Relaxed);
-    for writer in writers {
-        writer.await.expect("a writer ends well");
+    while let Some(ended) = writers.join_next().await {
+        ended.expect("a writer ends well");
     }
 
-    let acknowledged = journal.acknowledged.lock().unwrap().clone();
+    let acknowledged = journal.acknowledged().clone();
     for server in &cluster.servers {
         let stored = everything(&server.client(), &[("recurse", ""), ("consistent", "")]).await;
         for (key, value) in &acknowledged {
             assert_eq!(stored.get(key), Some(value), "{key} was acknowledged, and {} lost it", server.name);
         }
     }
-    let seen =
-        tokio::time::timeout(WATCH_LIMIT, watcher).await.expect("the watcher ends").expect("the watcher is well");
+    let seen = tokio::time::timeout(WATCH_LIMIT, watcher.join_next()).await.expect("the watcher ends");
+    let seen = seen.expect("there is a watcher").expect("the watcher is well");
     for (key, value) in &acknowledged {
         assert_eq!(seen.get(key), Some(value), "{key} was acknowledged and no blocking query saw it");
     }
@@ -146,8 +155,8 @@ async fn watch_everything(client: Client, journal: Arc<Journal>) -> BTreeMap<Str
         } else {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let all = journal.stop.load(Ordering::Relaxed)
-            && journal.acknowledged.lock().unwrap().keys().all(|key| seen.contains_key(key));
+        let all =
+            journal.stop.load(Ordering::Relaxed) && journal.acknowledged().keys().all(|key| seen.contains_key(key));
         if all {
             return seen;
         }

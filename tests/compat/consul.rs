@@ -79,7 +79,7 @@ impl DevelopmentAgent {
         let log = directory.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).map_err(|error| error.to_string())?;
         let child = Command::new(program)
-            .args(["agent", "-dev", "-node=n1", "-node-id=5c4e2a9a-7a51-4b30-8b5c-0e3ff0e3a1c7"])
+            .args(["agent", "-dev", "-node=n1", "-log-level=debug"])
             .args([format!("-bind={ip}"), format!("-client={ip}")])
             .env("XDG_STATE_HOME", directory.join("state"))
             .stdin(Stdio::null())

@@ -53,7 +53,8 @@ pub(crate) fn script() -> Vec<Step> {
 fn start() -> Vec<Step> {
     vec![
         get("/v1/status/leader").until(":8300"),
-        get("/v1/catalog/service/consul").until("8300"),
+        get("/v1/catalog/nodes").until("wan_ipv4"),
+        get("/v1/catalog/service/consul"),
         get("/v1/status/peers"),
         get("/v1/agent/self"),
         get("/v1/agent/members"),

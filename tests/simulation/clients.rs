@@ -144,7 +144,7 @@ impl Client {
         let value = value.to_string().into_bytes();
         let command = Command::Kv(KvCommand { verb, key: key.to_owned(), value, flags });
         let Some(waist) = self.waist().await else { return };
-        let operation = self.history.begin(self.number, key, action, None);
+        let operation = self.history.begin(key, action, None);
         self.trace.note(|| format!("client {} {key} {action:?}", self.number));
         let answer = match self.send(&waist, command).await {
             Some(Outcome { effect: Effect::Applied, index }) => Answer::Written(index),
@@ -189,7 +189,7 @@ impl Client {
         if stale && !matches!(self.way, Way::Waist) {
             return false;
         }
-        let operation = self.history.begin(self.number, key, Action::Get, stale.then_some(waist.life));
+        let operation = self.history.begin(key, Action::Get, stale.then_some(waist.life));
         self.trace.note(|| format!("client {} {key} get {consistency:?}", self.number));
         let read = self.ask(&waist, Query::KvGet(key.to_owned()), consistency).await;
         let found = read.and_then(|read| parse(&read));

@@ -7,9 +7,10 @@ use lictor_runtime::{Rng, SeededRng};
 use lictor_types::{Credential, Operation};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::clients::at;
+use crate::history::History;
 use crate::network::{Delay, Network};
 use crate::servers::{Loss, SERVERS, Servers, address};
 
@@ -56,11 +57,15 @@ const ALL: [Fault; 11] = [
 /// How messages travel when nothing is wrong.
 pub(crate) const CALM: Delay = Delay { least: 200, most: 3_000, spike_one_in: 0 };
 
+/// How long a fault waits for its moment.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Makes things go wrong.
 pub(crate) struct Nemesis {
     pub(crate) servers: Servers,
     pub(crate) network: Network,
     pub(crate) rng: SeededRng,
+    pub(crate) history: History,
     pub(crate) bias: Bias,
     /// What became of a server that did not start again.
     pub(crate) broken: Arc<Mutex<Vec<String>>>,
@@ -141,6 +146,10 @@ impl Nemesis {
 
     /// The power goes everywhere, and comes back here and there.
     async fn kill_all(&self) {
+        if self.bias == Bias::Power || self.rng.below(2) == 0 {
+            // The meanest moment: a client was told that its write is safe, and nothing has happened since.
+            let _either = timeout(PATIENCE, self.history.next_write()).await;
+        }
         let leader = self.leader();
         for server in 0..SERVERS {
             let loss = if self.bias == Bias::Power { Loss::All } else { self.loss() };
@@ -169,7 +178,7 @@ impl Nemesis {
         others.for_each(|other| self.mend(server, other));
     }
 
-    /// The old leader is alone, a new one is chosen; the one that voted for it restarts and finds itself with the old one.
+    /// The old leader is alone, a new one is chosen; the one that voted for it restarts and is alone with the old one.
     async fn rewire(&self) {
         let old = self.leader();
         (0..SERVERS).filter(|it| *it != old).for_each(|other| self.cut(old, other));

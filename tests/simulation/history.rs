@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lictor_types::Index;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// A value: no two operations write the same. 0 is a key that is not there.
 pub(crate) type Value = u64;
@@ -38,7 +39,6 @@ pub(crate) enum Answer {
 /// An operation on one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
-    pub(crate) client: usize,
     pub(crate) key: String,
     pub(crate) action: Action,
     /// When it began, and when it ended: counted in events.
@@ -61,7 +61,7 @@ struct Inner {
 
 /// A history. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct History(Arc<Mutex<Inner>>);
+pub(crate) struct History(Arc<Mutex<Inner>>, Arc<Notify>);
 
 impl History {
     /// A value that nobody has used.
@@ -71,12 +71,12 @@ impl History {
         inner.values
     }
 
-    pub(crate) fn begin(&self, client: usize, key: &str, action: Action, stale_at: Option<(usize, u64)>) -> usize {
+    pub(crate) fn begin(&self, key: &str, action: Action, stale_at: Option<(usize, u64)>) -> usize {
         let mut inner = self.0.lock();
         inner.clock += 1;
         let began = inner.clock;
         let key = key.to_owned();
-        inner.operations.push(Operation { client, key, action, began, ended: None, answer: Answer::Unknown, stale_at });
+        inner.operations.push(Operation { key, action, began, ended: None, answer: Answer::Unknown, stale_at });
         inner.operations.len() - 1
     }
 
@@ -84,12 +84,20 @@ impl History {
         let mut inner = self.0.lock();
         inner.clock += 1;
         let clock = inner.clock;
-        let operation = &mut inner.operations[operation];
-        operation.answer = answer;
+        inner.operations[operation].answer = answer;
         if answer != Answer::Unknown {
-            operation.ended = Some(clock);
+            inner.operations[operation].ended = Some(clock);
             inner.acknowledged += 1;
         }
+        drop(inner);
+        if matches!(answer, Answer::Written(_)) {
+            self.1.notify_waiters();
+        }
+    }
+
+    /// Waits for the moment at which the next write is acknowledged.
+    pub(crate) async fn next_write(&self) {
+        self.1.notified().await;
     }
 
     /// A registration of this node was acknowledged.

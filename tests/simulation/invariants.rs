@@ -7,6 +7,9 @@ use lictor_types::{Index, KvEntry};
 use crate::history::{Action, Answer, Operation};
 use crate::linearizable::{self, Verdict};
 
+/// When an operation began or ended (then true), and the index it was told in the end.
+type IndexEvent = (u64, bool, Index);
+
 /// What was found.
 #[derive(Default)]
 pub(crate) struct Findings {
@@ -76,10 +79,10 @@ fn counter(key: &str, operations: &[Operation], entry: Option<&KvEntry>, finding
     }
 }
 
-/// The index that readers are told never goes backwards: for reads of the newest state not at all, for stale ones not at
-/// one life of one server.
+/// The index that readers are told never goes backwards: for reads of the newest state not at all, for stale ones not
+/// at one life of one server.
 fn indexes_of_reads(key: &str, operations: &[Operation], findings: &mut Findings) {
-    let mut told: BTreeMap<Option<(usize, u64)>, Vec<(u64, bool, Index)>> = BTreeMap::new();
+    let mut told: BTreeMap<_, Vec<IndexEvent>> = BTreeMap::new();
     for operation in operations {
         if let (Answer::Read { index, .. }, Some(ended)) = (operation.answer, operation.ended) {
             let told = told.entry(operation.stale_at).or_default();
@@ -101,7 +104,7 @@ fn indexes_of_reads(key: &str, operations: &[Operation], findings: &mut Findings
 
 /// Every write has an index of its own, and a later one a greater one.
 fn indexes_of_writes(operations: &[Operation], findings: &mut Findings) {
-    let mut events = Vec::new();
+    let mut events: Vec<IndexEvent> = Vec::new();
     let mut seen = BTreeSet::new();
     for operation in operations {
         if let (Answer::Written(index), Some(ended)) = (operation.answer, operation.ended) {

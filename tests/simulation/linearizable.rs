@@ -1,9 +1,9 @@
 //! Whether a history of one key is linearizable: whether every operation can be given one moment between its beginning
 //! and its end so that a plain register gives the same answers.
 //!
-//! The search of Wing and Gong, driven by the ends of operations: what may have happened is a set of possible worlds, each a
-//! value and the operations under way that have had their moment already. At the end of an operation only the worlds stay in
-//! which it had its moment. An operation whose answer is unknown stays under way for ever.
+//! The search of Wing and Gong, driven by the ends of operations: what may have happened is a set of possible worlds,
+//! each a value and the operations under way that have had their moment already. At the end of an operation only the
+//! worlds stay in which it had its moment. An operation whose answer is unknown stays under way for ever.
 
 use std::collections::BTreeSet;
 
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn operation(action: Action, began: u64, ended: Option<u64>, answer: Answer) -> Operation {
-        Operation { client: 0, key: "k".into(), action, began, ended, answer, stale_at: None }
+        Operation { key: "k".into(), action, began, ended, answer, stale_at: None }
     }
 
     fn set(value: Value, began: u64, ended: u64) -> Operation {

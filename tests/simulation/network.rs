@@ -1,7 +1,7 @@
 //! A network in memory whose every delay, loss and partition comes from the seed.
 //!
-//! A connection is two pipes. What is written to a pipe arrives in order after a delay, as with TCP: while a direction is
-//! cut nothing arrives, and when it is healed all of it does. Connections can be reset, and a host can die.
+//! A connection is two pipes. What is written to a pipe arrives in order after a delay, as with TCP: while a direction
+//! is cut nothing arrives, and when it is healed all of it does. Connections can be reset, and a host can die.
 //!
 //! Invariants
 //! - Who dials is known from the host that dials; nobody can claim another identity.

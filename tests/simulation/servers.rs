@@ -1,4 +1,4 @@
-//! Three servers of the shipped code on simulated machines: started, killed, and started again from what their disks kept.
+//! Three servers of the shipped code on simulated machines: started, killed, and started again from what disks kept.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! One run: servers, clients, faults, the end of faults, and the verdict.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Once};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use lictor_agent::Datacenter;
@@ -148,6 +148,7 @@ async fn simulate(plan: Plan) -> Report {
         servers: servers.clone(),
         network,
         rng: fork(),
+        history: world.history.clone(),
         bias: plan.bias,
         broken: Arc::clone(&broken),
         talk: plan.talk,
@@ -284,7 +285,6 @@ fn last_read(key: &str, entries: &[KvEntry]) -> crate::history::Operation {
     let value = entry.and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok()).unwrap_or_default();
     let answer = crate::history::Answer::Read { value, index: Index(u64::MAX) };
     crate::history::Operation {
-        client: usize::MAX,
         key: key.to_owned(),
         action: crate::history::Action::Get,
         began: u64::MAX - 1,

@@ -179,7 +179,7 @@ fn versions_are_pinned_in_one_place() {
         if !path.ends_with("Cargo.toml") || path == "Cargo.toml" {
             continue;
         }
-        for line in text.lines().filter(|line| line.contains("version = \"") && line.contains(" = {")) {
+        if let Some(line) = text.lines().find(|line| line.contains("version = \"") && line.contains(" = {")) {
             panic!("{path}: {line}: versions stand in the workspace manifest");
         }
     }

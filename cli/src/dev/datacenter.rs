@@ -17,7 +17,8 @@ use futures_util::future::{join_all, select_all, try_join_all};
 use lictor_agent::config::{Config, Flags, Host};
 use lictor_agent::session::Proof;
 use lictor_client::{Client, ClientError, ClientSettings};
-use lictor_runtime::Tasks;
+use lictor_identity::loopback::LoopbackMaterial;
+use lictor_runtime::{Rng, Tasks};
 use lictor_server::boot::{RunningAgent, ServerDeps, run_agent};
 use lictor_server::material;
 use lictor_sidecar::{ServiceCheck, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, UpstreamSpec};
@@ -113,7 +114,7 @@ impl Datacenter {
         let api = api(plan.http)?;
         let allowed = until(|| allow_unless_decided(&api)).await;
         self.stage = "starting the sidecars";
-        for settings in sidecars(plan, &shared.join_token, &shared.server_ca_pem)? {
+        for settings in sidecars(plan, home, &*self.deps.rng, &shared)? {
             let ServerDeps { clock, rng, resolver, .. } = self.deps.clone();
             let sidecar = Sidecar::start(settings, SidecarParts { clock, rng, resolver }).await;
             self.sidecars.push(sidecar.map_err(|error| Failure::of(&error))?);
@@ -250,17 +251,27 @@ fn client(plan: &Plan, home: &Home) -> Result<Config, Failure> {
 }
 
 /// The sidecar of `web`, then that of `api`.
-fn sidecars(plan: &Plan, join_token: &str, ca_pem: &str) -> Result<[SidecarSettings; 2], Failure> {
+fn sidecars(
+    plan: &Plan,
+    home: &Home,
+    rng: &dyn Rng,
+    shared: &LoopbackMaterial,
+) -> Result<[SidecarSettings; 2], Failure> {
     let name = |name: &str| name.parse().map_err(Failure::because("a sample's name"));
     let settings = |service: &str, port: u16, inbound: u16, upstreams: Vec<UpstreamSpec>| {
         Ok(SidecarSettings {
             node: format!("{service}-1").parse().map_err(Failure::because("a sample's node"))?,
-            node_meta: BTreeMap::new(),
+            // As a pod's uid does, it makes the sidecar of a later time the same node: a name in the catalog belongs to
+            // one node id.
+            node_meta: BTreeMap::from([(
+                "pod-uid".into(),
+                home.kept_uuid(&format!("{service}-uid"), rng)?.to_string(),
+            )]),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             datacenter: "dc1".into(),
             server_addresses: plan.servers.iter().map(|port| loopback(*port).to_string()).collect(),
-            ca_pem: ca_pem.to_owned(),
-            login_token: Proof::Secret(join_token.to_owned()),
+            ca_pem: shared.server_ca_pem.clone(),
+            login_token: Proof::Secret(shared.join_token.to_string()),
             services: vec![ServiceSpec {
                 name: name(service)?,
                 port,
@@ -284,7 +295,7 @@ fn sidecars(plan: &Plan, join_token: &str, ca_pem: &str) -> Result<[SidecarSetti
 
 #[cfg(test)]
 mod tests {
-    use lictor_runtime::SystemRng;
+    use lictor_runtime::{Clock, SystemRng};
 
     use super::*;
 
@@ -301,7 +312,9 @@ mod tests {
             assert!(!config.default_intention_allow);
             assert_eq!(config.warnings, Vec::<String>::new());
         }
-        for settings in sidecars(&plan, "join", "ca").unwrap() {
+        let now = lictor_runtime::SystemClock.now();
+        let shared = LoopbackMaterial::open(&home.certificates(), "dc1", "consul", now, &SystemRng).unwrap();
+        for settings in sidecars(&plan, &home, &SystemRng, &shared).unwrap() {
             assert_eq!(settings.validate(), Ok(()));
         }
         home.leave().unwrap();

@@ -63,13 +63,21 @@ impl Home {
             Some(_) => {}
             None => create_all(&[(&offset_file, &port_offset.to_string(), Secrecy::Public)])?,
         }
-        let token_file = self.token_file();
-        if let Some(token) = read(&token_file)? {
-            return Ok(token);
+        self.kept_uuid(TOKEN_FILE, rng)
+    }
+
+    /// The UUID in a file of this name; made when it is asked for the first time.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub(super) fn kept_uuid(&self, name: &str, rng: &dyn Rng) -> Result<Zeroizing<String>, Failure> {
+        let file = self.path.join(name);
+        if let Some(kept) = read(&file)? {
+            return Ok(kept);
         }
-        let token = Zeroizing::new(rng.uuid());
-        create_all(&[(&token_file, &token, Secrecy::Secret)])?;
-        Ok(token)
+        let made = Zeroizing::new(rng.uuid());
+        create_all(&[(&file, &made, Secrecy::Secret)])?;
+        Ok(made)
     }
 
     /// The directory.
@@ -85,11 +93,6 @@ impl Home {
     /// The management token.
     pub(super) fn token(&self) -> &str {
         &self.token
-    }
-
-    /// Where the management token is.
-    pub(super) fn token_file(&self) -> PathBuf {
-        self.path.join(TOKEN_FILE)
     }
 
     /// Where the agents keep the certificates that they share.
@@ -145,7 +148,7 @@ mod tests {
         let path = home.path().to_owned();
         assert!(home.is_temporary() && home.token().len() == 36);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(fs::metadata(home.token_file()).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(home.path().join(TOKEN_FILE)).unwrap().mode() & 0o777, 0o600);
         home.leave().unwrap();
         assert!(!path.exists());
     }

@@ -85,7 +85,10 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
 /// Calls `api`, each time on a connection of its own, so that the answer is what the mesh allows at that moment.
 async fn call(upstream: SocketAddr) -> Result<String, String> {
     let stream = TcpStream::connect(upstream).await.map_err(|error| format!("{upstream}: {error}"))?;
-    let lost = |error: hyper::Error| format!("the connection to {upstream} was closed ({error})");
+    let lost = |error: hyper::Error| {
+        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        format!("the connection to {upstream} was closed ({cause})")
+    };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
     let request = Request::get("/").header("host", "api").body(Full::<Bytes>::default());
     let request = request.map_err(|error| error.to_string())?;

@@ -42,7 +42,7 @@ pub(super) fn ready(plan: &Plan, home: &Home, found: &Found, took: Duration) -> 
         // Writing to a string cannot fail.
         let _ = write!(text, "\n  {at}. {what}\n     {}\n", commands.join("\n     "));
     }
-    let _ = write!(text, "     (allow it again: the same with \"allow\")\n");
+    let _ = writeln!(text, "     (allow it again: the same with \"allow\")");
     if !found.allowed {
         text.push_str(
             "\nAn intention kept in this data directory denies web -> api: it is refused until you allow it.\n",

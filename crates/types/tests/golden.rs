@@ -3,6 +3,9 @@
 //! `golden/NAME.hex` holds the bytes of one value. Make new ones with `LICTOR_BLESS=1 cargo test -p lictor-types --test
 //! golden`; an old one that changes is a broken promise to every disk out there.
 
+#![allow(clippy::too_many_lines, reason = "one line per message")]
+#![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;

@@ -15,7 +15,7 @@ use lictor_agent::forward::Forwarder;
 use lictor_identity::seal::SealKey;
 use lictor_runtime::clock::SimulatedClock;
 use lictor_runtime::fs::MemoryFs;
-use lictor_runtime::{PeerIdentity, Rng, SeededRng, Tasks};
+use lictor_runtime::{PeerIdentity, SeededRng, Tasks};
 use lictor_server::core::{Core, CoreDeps, CoreSettings};
 use lictor_server::datacenter::ServerSettings;
 use lictor_server::leader::Founding;
@@ -65,10 +65,11 @@ impl Cluster {
     async fn start() -> Self {
         let network = Network::default();
         let rng = SeededRng::new(7);
-        let seal = Arc::new(SealKey::generate(&rng).unwrap());
+        let seal = Arc::new(SealKey::generate(&rng).expect("any bytes are a key"));
         let mut servers = Vec::new();
         for server in 0..SERVERS {
-            let directory = DataDirectory::open(Arc::new(MemoryFs::new()), Path::new("/data"), &rng).unwrap();
+            let directory = DataDirectory::open(Arc::new(MemoryFs::new()), Path::new("/data"), &rng);
+            let directory = directory.expect("an empty disk");
             let deps = CoreDeps {
                 clock: Arc::new(SimulatedClock::starting_at(SystemTime::UNIX_EPOCH + DAY * 20_000)),
                 rng: Arc::new(rng.clone()),
@@ -79,7 +80,7 @@ impl Cluster {
                 directory: Arc::new(directory),
             };
             let settings = settings(server, deps.directory.server_id().to_string());
-            servers.push(Core::start(settings, deps).await.unwrap());
+            servers.push(Core::start(settings, deps).await.expect("a server starts"));
         }
         let cluster = Self { network, servers, tasks: Tasks::new() };
         cluster.settle().await;
@@ -132,9 +133,10 @@ impl Cluster {
         let freshness = Freshness { consistency: Consistency::Stale, block: None };
         let query = match write {
             Write::Cas { .. } => Query::KvGet(KEY.into()),
-            Write::Registration => Query::NodeServices(NODE.parse().unwrap()),
+            Write::Registration => Query::NodeServices(NODE.parse().expect("a legal name")),
         };
-        let read = self.servers[server].datacenter.read(&Credential::anonymous(), query, freshness).await.unwrap();
+        let read = self.servers[server].datacenter.read(&Credential::anonymous(), query, freshness).await;
+        let read = read.expect("a stale read is always answered");
         match read.answer {
             Answer::KvEntry(entry) => entry.filter(|it| it.value == b"after").map(|it| it.modify_index),
             Answer::NodeServices(node) => {
@@ -146,7 +148,7 @@ impl Cluster {
 }
 
 fn settings(server: usize, id: String) -> CoreSettings {
-    let name: lictor_types::NodeName = format!("server-{server}").parse().unwrap();
+    let name: lictor_types::NodeName = format!("server-{server}").parse().expect("a legal name");
     let tags = [("role", "consul"), ("dc", "dc1"), ("port", "8300")];
     CoreSettings {
         own: ServerAddress { id: id.clone(), name: name.clone(), address: address(server) },
@@ -192,12 +194,12 @@ impl Write {
             Self::Cas { expected } => kv(KvVerb::Cas(*expected), b"after"),
             Self::Registration => Command::Register(Box::new(Registration {
                 id: String::new(),
-                node: NODE.parse().unwrap(),
+                node: NODE.parse().expect("a legal name"),
                 address: "10.1.0.1".into(),
                 datacenter: "dc1".into(),
                 tagged_addresses: Default::default(),
                 node_meta: Default::default(),
-                service: Some(NodeService::new("web".parse().unwrap())),
+                service: Some(NodeService::new("web".parse().expect("a legal name"))),
                 check: None,
                 checks: Vec::new(),
                 skip_node_update: false,
@@ -224,7 +226,7 @@ async fn write_through(cut: Cut) {
     // A compare-and-set that is applied twice says no the second time; a registration takes a second index.
     for with_cas in [true, false] {
         let cluster = Cluster::start().await;
-        let leader = cluster.leader().unwrap();
+        let leader = cluster.leader().expect("a leader");
         let follower = (leader + 1) % SERVERS;
         let (asked, line) = match cut {
             Cut::ClientAndLeader | Cut::Leader => (leader, (CLIENT.to_owned(), address(leader))),
@@ -233,7 +235,7 @@ async fn write_through(cut: Cut) {
         };
         let client = cluster.client(&[asked, (leader + 2) % SERVERS]);
         let nobody = Credential::anonymous();
-        let first = client.write(&nobody, kv(KvVerb::Set, b"before")).await.unwrap();
+        let first = client.write(&nobody, kv(KvVerb::Set, b"before")).await.expect("a write");
         let write = if with_cas { Write::Cas { expected: first.index } } else { Write::Registration };
         assert_eq!(cluster.stored(leader, &write).await, None);
         let before = cluster.index(leader);
@@ -244,10 +246,7 @@ async fn write_through(cut: Cut) {
         let (writer, asking) = (Arc::clone(&client), write);
         let mut answer = Box::pin(async move { writer.write(&Credential::anonymous(), asking.command()).await });
         let applied = async {
-            until("the leader to apply and to answer", || {
-                cluster.index(leader) > before && held.swallowed() > 0
-            })
-            .await;
+            until("the leader to apply and to answer", || cluster.index(leader) > before && held.swallowed() > 0).await;
         };
         tokio::select! {
             biased;
@@ -262,7 +261,7 @@ async fn write_through(cut: Cut) {
         }
 
         let first_answer = Outcome { index, effect: Effect::Applied };
-        assert_eq!(answer.await.unwrap(), first_answer, "{cut:?}");
+        assert_eq!(answer.await.expect("the write is not lost"), first_answer, "{cut:?}");
         if cut == Cut::Leader {
             until("another leader", || cluster.leader().is_some_and(|it| it != leader)).await;
         } else {
@@ -272,11 +271,11 @@ async fn write_through(cut: Cut) {
             assert_eq!(cluster.leader(), Some(leader), "nothing but a connection broke");
             assert_eq!(cluster.index(leader), index, "applied once");
         }
-        let leader = cluster.leader().unwrap();
+        let leader = cluster.leader().expect("a leader");
         assert_eq!(cluster.stored(leader, &write).await, Some(index), "nothing touched it again");
 
         // The same command under a new id is another write, and shows it: the above could have failed.
-        let again = client.write(&nobody, write.command()).await.unwrap();
+        let again = client.write(&nobody, write.command()).await.expect("a write");
         assert!(again.index > index);
         assert_eq!(again.effect, if with_cas { Effect::NotApplied } else { Effect::Applied });
     }
