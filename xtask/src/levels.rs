@@ -122,12 +122,8 @@ fn mesh(context: &Context) -> Result<Outcome> {
 }
 
 fn clients(context: &Context) -> Result<Outcome> {
-    if !tools::has("go") {
-        tools::debian(&["go"], &["golang"])?;
-    }
-    if !tools::has("python3") {
-        tools::debian(&["python3"], &["python3", "python3-venv"])?;
-    }
+    tools::debian(&["python3", "curl"], &["python3", "python3-venv", "python3-pip", "curl"])?;
+    run(&mut node_script(context, "golang"))?;
     whole_system(context, "compat")
 }
 
@@ -135,9 +131,7 @@ fn kubernetes(context: &Context) -> Result<Outcome> {
     if !tools::is_root() {
         return Ok(Outcome::Skipped("a Kubernetes node needs root".into()));
     }
-    let node = context.root.join("tests/kubernetes/node/kube");
-    let script =
-        |verb: &str| run(Command::new(&node).current_dir(&context.root).env("LICTOR_CACHE", &context.cache).arg(verb));
+    let script = |verb: &str| run(&mut node_script(context, verb));
     script("deps")?;
     if script("preflight").is_err() {
         return Ok(Outcome::Skipped("this machine cannot run a Kubernetes node; see the lines above".into()));
@@ -147,6 +141,13 @@ fn kubernetes(context: &Context) -> Result<Outcome> {
     let mut command = cargo(context);
     command.args(["test", "--workspace", "--locked", "--test", "kubernetes", "--", "--ignored", "--nocapture"]);
     tests(with_programs(context, &mut command).env("LICTOR_CACHE", &context.cache))
+}
+
+/// The script that makes the Kubernetes node, and knows where a Go toolchain comes from.
+fn node_script(context: &Context, verb: &str) -> Command {
+    let mut command = Command::new(context.root.join("tests/kubernetes/node/kube"));
+    command.current_dir(&context.root).env("LICTOR_CACHE", &context.cache).arg(verb);
+    command
 }
 
 fn whole_system(context: &Context, test: &str) -> Result<Outcome> {
@@ -162,6 +163,12 @@ fn build_programs(context: &Context) -> Result<()> {
 
 fn with_programs<'a>(context: &Context, command: &'a mut Command) -> &'a mut Command {
     let programs = programs_directory(context);
+    // Go lies here where the machine had none.
+    let mut path = vec![context.cache.join("kube/golang/go/bin")];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    if let Ok(path) = std::env::join_paths(path) {
+        command.env("PATH", path);
+    }
     command.env("LICTOR_BINARY", programs.join("lictor")).env("SAMPLE_BINARY", programs.join("sample"))
 }
 
