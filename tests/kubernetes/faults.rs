@@ -66,7 +66,7 @@ pub(crate) fn no_acknowledged_write_is_lost_with_the_leader(scene: &mut Scene) -
     let present: BTreeSet<&str> = keys.as_array().into_iter().flatten().filter_map(|key| key.as_str()).collect();
     let lost: Vec<&str> = rows.iter().map(|(key, _)| key.as_str()).filter(|key| !present.contains(key)).collect();
     scene.harness.say(&format!(
-        "leader {} killed: {before} acknowledged before, {} after, {} lost, longest pause {} ms",
+        "summary: leader {} killed: {before} acknowledged before, {} after, {} lost, longest pause {} ms",
         leader.name,
         rows.len() - at_kill,
         lost.len(),

@@ -216,7 +216,7 @@ pub(crate) fn a_deny_stops_calls_within_a_second(scene: &mut Scene) -> Outcome {
     stream.finish(DENY_LIMIT * 3).map_err(|error| format!("the connection that was open at the deny: {error}"))?;
     let open_connection = denied.elapsed();
     scene.harness.say(&format!(
-        "denied: calls refused after {} ms, the open connection cut after {} ms; {refused}",
+        "summary: denied: calls refused after {} ms, the open connection cut after {} ms; {refused}",
         new_connections.as_millis(),
         open_connection.as_millis()
     ));
@@ -246,7 +246,7 @@ pub(crate) fn nothing_readable_is_on_the_wire(scene: &mut Scene) -> Outcome {
     let count = |bytes: &[u8]| bytes.windows(MARKER.len()).filter(|window| *window == MARKER.as_bytes()).count();
     let (in_mesh, in_plain) = (count(&meshed), count(&plain));
     scene.harness.say(&format!(
-        "through the mesh: {} bytes captured, {in_mesh} markers; around it: {} bytes, {in_plain} markers",
+        "summary: through the mesh: {} bytes captured, {in_mesh} markers; around it: {} bytes, {in_plain} markers",
         meshed.len(),
         plain.len()
     ));

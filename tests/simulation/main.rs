@@ -133,8 +133,9 @@ fn a_seed_run_twice_gives_the_same_trace() {
             let part = |lines: &[String]| lines[from..lines.len().min(same + 2)].join("\n  ");
             panic!("seed {seed} differs at event {same}:\n  {}\nand\n  {}", part(&one.lines), part(&two.lines));
         }
-        println!("summary: seed {seed} twice: {} events, trace {:016x}", one.events, one.trace);
+        println!("seed {seed} twice: {} events, trace {:016x}", one.events, one.trace);
     }
+    println!("summary: {TWICE} seeds run twice gave the same trace");
 }
 
 /// The first seed that shows a planted bug must pass without it, under the same faults.
