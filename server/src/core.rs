@@ -86,7 +86,7 @@ impl Core {
     pub async fn start(settings: CoreSettings, deps: CoreDeps) -> Result<Self, raft::StartError> {
         let tasks = Tasks::new();
         let published = Arc::new(Published::default());
-        let replica = Arc::new(Replica::new(Arc::clone(&published)));
+        let replica = Arc::new(Replica::new(Arc::clone(&published), settings.raft.faults, &*deps.rng));
         let consensus = Consensus::start(
             settings.raft,
             raft::Dependencies {

@@ -351,7 +351,7 @@ fn a_hole_is_refused() {
 #[test]
 fn planted_bugs_lose_what_was_completed() {
     let fs = disk();
-    let faults = LogFaults { ack_before_sync: true, vote_not_persisted: true };
+    let faults = LogFaults { ack_before_sync: true, vote_not_persisted: true, ..LogFaults::default() };
     let (log, mut flusher) = Log::open(Arc::new(fs.clone()), Path::new(DIRECTORY), options(), faults).unwrap();
     log.save_vote(Bytes::from_static(b"vote"), nothing()).unwrap();
     put(&log, &mut flusher, 1..3);
