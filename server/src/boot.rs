@@ -24,7 +24,7 @@ use crate::datacenter::ServerSettings;
 use crate::leader::Founding;
 use crate::login::{KubernetesLogin, LoginMethods};
 use crate::material::{self, MaterialError, ServerMaterial};
-use crate::raft::{self, DataDirectory, DataDirectoryError};
+use crate::raft::{self, DataDirectory, DataDirectoryError, LogOptions};
 
 /// How long a leaf certificate is valid (Consul's `LeafCertTTL`).
 const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -259,6 +259,7 @@ fn core_settings(
         raft: raft::Settings {
             datacenter: config.datacenter.clone(),
             raft_multiplier: config.performance.raft_multiplier,
+            log: if config.data_dir.is_some() { LogOptions::default() } else { LogOptions::in_memory() },
             ..raft::Settings::default()
         },
         server: ServerSettings {

@@ -124,6 +124,13 @@ pub struct LogOptions {
     pub queue_bytes: usize,
 }
 
+impl LogOptions {
+    /// For a log that is in memory only: a segment's room is memory there.
+    pub fn in_memory() -> Self {
+        Self { segment_bytes: 1 << 20, cache_bytes: 4 << 20, ..Self::default() }
+    }
+}
+
 impl Default for LogOptions {
     fn default() -> Self {
         Self { segment_bytes: 64 << 20, cache_bytes: 64 << 20, batch_bytes: 8 << 20, queue_bytes: 64 << 20 }
