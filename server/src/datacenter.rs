@@ -303,6 +303,7 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::RemoveServer(_)
         | Operation::ReadIndex
         | Operation::Login(_)
+        | Operation::RenewLogin(_)
         | Operation::TransferLeader => true,
         Operation::Status
         | Operation::Probe

@@ -45,6 +45,11 @@ impl ServerDatacenter {
                 self.require_leader()?;
                 crate::login::grant(self, &request).await.map(|grant| Report::Granted(Box::new(grant)))
             }
+            Operation::RenewLogin(node) => {
+                self.require_leader()?;
+                crate::login::renew(self, node).await?;
+                Ok(Report::Done)
+            }
             Operation::CreateJoinToken(request) => self.create_join_token(credential, &request).await,
             Operation::JoinServer(server) => self.join_server(&server).await,
             Operation::Probe => Ok(Report::Probe(self.current_probe())),
@@ -95,6 +100,16 @@ impl ServerDatacenter {
 
     fn keepalive(&self, member: Member) -> Result<Report, Refusal> {
         self.require_leader()?;
+        // With the id of another node it would push that one out of the catalog.
+        if let Some(id) = self.published.load().login_node_id(&member.name)
+            && !member.is_server()
+            && !id.eq_ignore_ascii_case(&member.id)
+        {
+            return Err(Refusal::permission_denied(format!(
+                "the node {} has logged in with the id {id} and not {}: log in again",
+                member.name, member.id
+            )));
+        }
         self.members.heard_of(member);
         Ok(Report::Servers(self.servers()))
     }
@@ -198,6 +213,7 @@ impl ServerDatacenter {
             services: request.services.clone(),
             reusable: false,
             expiration_time: Timestamp::from(self.clock.now()).after(lifetime),
+            node: request.node.clone(),
         };
         let outcome = self.write_as(Duty::Login, Command::JoinTokenSet(token)).await?;
         if let Effect::Refused(refusal) = outcome.effect {

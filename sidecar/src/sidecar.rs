@@ -107,6 +107,7 @@ pub struct Sidecar {
 /// What all parts of one sidecar share.
 struct Shared {
     settings: SidecarSettings,
+    node_id: String,
     world: World,
     tls: Tls,
     drain: Drain,
@@ -179,6 +180,7 @@ impl Sidecar {
             settings.services.iter().map(|_| Credentials::closed()).unzip();
 
         let shared = Arc::new(Shared {
+            node_id: client_agent::node_id(&settings, &*rng),
             settings,
             world: World { clock: Arc::clone(&clock), rng, resolver },
             tls,
@@ -337,12 +339,15 @@ impl Shared {
         let member = self.join(&granted, transport, &inbound)?;
         let asker = member.asker.clone();
         member.agent.open_doors(&self.agent_tasks).await?;
-        let (present, relogged) = (Arc::clone(&asker.token), Arc::clone(&asker.token));
+        let (present, relogged, agent) = (Arc::clone(&asker.token), Arc::clone(&asker.token), member.agent.clone());
         self.upkeep_tasks.spawn(session.keep(
             granted,
             Arc::clone(&asker.datacenter),
             move || lictor_types::Credential::clone(&present.load()),
-            move |token| relogged.store(Arc::new(token)),
+            move |token| {
+                agent.tokens().set_all(&token);
+                relogged.store(Arc::new(token));
+            },
         ));
 
         self.step.send_replace(Step::AwaitingCertificates);
@@ -376,6 +381,8 @@ impl Shared {
             servers: self.settings.server_addresses.clone(),
             proof: self.settings.login_token.clone(),
             node: self.settings.node.clone(),
+            node_id: self.node_id.clone(),
+            watches_token: true,
             services: self.settings.services.iter().map(|service| service.name.clone()).collect(),
             clock: Arc::clone(&self.world.clock),
             rng: Arc::clone(&self.world.rng),
@@ -387,7 +394,10 @@ impl Shared {
     /// Becomes a member of the datacenter.
     fn join(&self, granted: &Granted, transport: SharedTransport, inbound: &[BoundPort]) -> Result<&Member, BootError> {
         let token = granted.grant.token.clone();
-        let agent = ClientAgent::start(&self.settings, token.clone(), transport, &self.world, &self.agent_tasks)?;
+        let agent = {
+            let id = self.node_id.clone();
+            ClientAgent::start(&self.settings, id, token.clone(), transport, &self.world, &self.agent_tasks)?
+        };
         let asker = Asker {
             datacenter: agent.datacenter(),
             token: Arc::new(ArcSwap::from_pointee(token)),

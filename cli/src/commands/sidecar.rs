@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use lictor_agent::agent::{derived_node_id, kept_node_id};
 use lictor_agent::config::Host;
 use lictor_agent::session::Proof;
+use lictor_runtime::fs::RealFs;
 use lictor_runtime::{Resolver, SystemClock, SystemRng};
 use lictor_sidecar::{DEFAULT_DRAIN_LIMIT, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, UpstreamSpec};
 use lictor_types::NodeName;
@@ -20,6 +22,9 @@ use crate::runtime::{SIDECAR_BLOCKING_THREADS, SIDECAR_WORKERS, Signals, of_thre
 
 /// Beyond the drain, for withdrawing from the catalog.
 const STOP_SLACK: Duration = Duration::from_secs(3);
+
+/// What systemd and its kind call a machine.
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// What a sidecar is told. In Kubernetes the injector writes it.
 #[derive(Args)]
@@ -48,6 +53,13 @@ pub(crate) struct SidecarFlags {
     /// Name of the catalog node; by default <pod>.<namespace>, outside Kubernetes the host's name.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// Id of the catalog node, a UUID; by default the pod's uid, outside Kubernetes the one in -data-dir.
+    #[arg(long, value_name = "UUID", value_parser = uuid)]
+    node_id: Option<String>,
+    /// Outside Kubernetes: where the node's id is kept, so that a sidecar that starts again is the same node. Without it the
+    /// id follows from the node's name and this machine's /etc/machine-id.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
     /// Meta of the catalog node; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     node_meta: Vec<(String, String)>,
@@ -92,6 +104,34 @@ fn address_or_none(text: &str) -> Result<Where, String> {
         return Ok(Where(None));
     }
     text.parse().map(|address| Where(Some(address))).map_err(|_| "write ADDRESS:PORT, or none".into())
+}
+
+fn uuid(text: &str) -> Result<String, String> {
+    let is_uuid = text.len() == 36 && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    is_uuid
+        .then(|| text.to_ascii_lowercase())
+        .ok_or_else(|| "write a UUID, for example 40e4a748-2192-161a-0510-9bf59fe950b5".into())
+}
+
+/// The id of the node, the same after every start: a name in the catalog belongs to one id.
+fn node_id(
+    given: Option<String>,
+    data_dir: Option<&Path>,
+    datacenter: &str,
+    node: &NodeName,
+    is_pod: bool,
+) -> Result<Option<String>, Failure> {
+    if given.is_some() || is_pod {
+        return Ok(given);
+    }
+    if let Some(directory) = data_dir {
+        let kept = kept_node_id(directory, &RealFs, &SystemRng);
+        return kept.map(Some).map_err(Failure::because(format!("-data-dir {}", directory.display())));
+    }
+    // A container often has none: then the id is random, and the name is free again when this node is known to have failed.
+    let machine = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
+    let machine = machine.trim();
+    Ok((!machine.is_empty()).then(|| derived_node_id(machine, datacenter, node)))
 }
 
 pub(super) fn run(flags: SidecarFlags) -> Result<Output, Failure> {
@@ -166,7 +206,9 @@ fn settings(
     let mut node_meta: BTreeMap<String, String> =
         of_pod.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
     node_meta.extend(flags.node_meta);
+    let is_pod = node_meta.contains_key("pod-uid");
     Ok(SidecarSettings {
+        node_id: node_id(flags.node_id, flags.data_dir.as_deref(), &flags.datacenter, &node, is_pod)?,
         node,
         node_meta,
         address,

@@ -18,6 +18,7 @@ pub mod rpc;
 pub mod session;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 
 pub use agent::{Agent, AgentIdentity};
 pub use config::Config;

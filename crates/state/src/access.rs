@@ -266,6 +266,7 @@ mod tests {
             create_index: Index(0),
             modify_index: Index(0),
             login_node: None,
+            login_node_id: None,
         }
     }
 

@@ -31,7 +31,9 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         | Command::AuthorityInitialize(_)
         | Command::ServiceClaim(_)
         | Command::ServerRemoved(_)
-        | Command::RegisterWithin(_) => {
+        | Command::RegisterWithin(_)
+        | Command::NodeLogin(_)
+        | Command::LoginRenew(_) => {
             return Err(Refusal::permission_denied("only the leader itself makes this change"));
         }
     })

@@ -270,7 +270,7 @@ impl Store {
         }
     }
 
-    fn remove_node(&mut self, commit: &mut Commit, node: &Key) {
+    pub(crate) fn remove_node(&mut self, commit: &mut Commit, node: &Key) {
         if self.nodes.remove(node).is_none() {
             return;
         }

@@ -20,6 +20,7 @@ mod catalog;
 mod changes;
 mod health;
 mod indexes;
+mod login;
 pub mod published;
 mod replies;
 mod snapshot;

@@ -114,6 +114,8 @@ impl Store {
             Command::AuthorityInitialize(it) => Ok(self.cluster.initialize_authority(commit, indexes, it)),
             Command::ServiceClaim(it) => self.cluster.claim(it),
             Command::ServerRemoved(id) => Ok(self.cluster.remember_removed(id)),
+            Command::NodeLogin(it) => self.node_login(commit, it),
+            Command::LoginRenew(it) => self.login_renew(commit, it),
         }
     }
 

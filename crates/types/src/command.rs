@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
@@ -82,6 +83,13 @@ pub enum Command {
     /// everything; nobody sends it.
     #[n(15)]
     RegisterWithin(#[n(0)] Box<BoundedRegistration>),
+    /// Lets a node in: uses its join token up and sets the token of its login, both or neither; refused when the name is
+    /// another's.
+    #[n(60)]
+    NodeLogin(#[n(0)] Box<NodeLogin>),
+    /// The token of a node's login lives on; refused when there is none.
+    #[n(61)]
+    LoginRenew(#[n(0)] LoginRenewal),
 }
 
 impl std::fmt::Debug for AuthorityRecord {
@@ -164,6 +172,47 @@ pub struct Registration {
     #[n(9)]
     #[serde(default)]
     pub skip_node_update: bool,
+}
+
+/// A node that is let in.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct NodeLogin {
+    /// Its token; `login_node` and `login_node_id` say who it is.
+    #[n(0)]
+    pub token: Token,
+    /// HMAC of the join token that it showed, if it did.
+    #[n(1)]
+    pub join_token: Option<ByteArray<32>>,
+    /// What its proof says of its name.
+    #[n(2)]
+    pub right: NameRight,
+}
+
+/// What a proof says of the node name that it is shown for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum NameRight {
+    /// Nothing: the name must be free, or this node's own.
+    #[n(0)]
+    FirstCome,
+    /// Whoever made the proof gave it this name: it may also be that of a row which no agent stands behind.
+    #[n(1)]
+    Named,
+    /// Nobody else can have the name now: it is a pod's, and Kubernetes says that this is the pod.
+    #[n(2)]
+    Proven,
+}
+
+/// The token of a node's login lives on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LoginRenewal {
+    /// The node.
+    #[n(0)]
+    pub node: NodeName,
+    /// When its token ends now; never earlier than before.
+    #[n(1)]
+    pub expiration_time: Timestamp,
 }
 
 /// A registration with what its asker may.

@@ -155,6 +155,9 @@ pub enum Operation {
     /// A login that another server took in: only the leader grants.
     #[n(13)]
     Login(#[n(0)] Box<Login>),
+    /// A server has renewed this node's certificate: the token of its login lives as long.
+    #[n(60)]
+    RenewLogin(#[n(0)] NodeName),
 }
 
 /// Sign a leaf certificate.
@@ -179,6 +182,9 @@ pub struct CreateJoinToken {
     /// Seconds that it is valid.
     #[n(1)]
     pub valid_seconds: u64,
+    /// The only node that whoever uses it may be.
+    #[n(2)]
+    pub node: Option<NodeName>,
 }
 
 /// Where a server is reached.
@@ -314,6 +320,9 @@ pub struct Login {
     /// The certificate signing request of the agent's own certificate, PEM.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub csr: Vec<u8>,
+    /// The node's id, a UUID: with it a node that comes back is known to be the one that has the name.
+    #[n(4)]
+    pub node_id: Option<String>,
 }
 
 /// What a login gets.

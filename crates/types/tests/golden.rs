@@ -197,6 +197,7 @@ fn commands() -> Vec<(&'static str, Command)> {
                 create_index: Index(1),
                 modify_index: Index(2),
                 login_node: Some("web-1.apps".into()),
+                login_node_id: None,
             }),
         ),
         ("token-delete", Command::TokenDelete("11111111-2222-3333-4444-555555555555".into())),
@@ -207,6 +208,7 @@ fn commands() -> Vec<(&'static str, Command)> {
                 services: vec!["web".into()],
                 reusable: false,
                 expiration_time: Timestamp(9),
+                node: None,
             }),
         ),
         ("join-token-use", Command::JoinTokenUse([5; 32])),
@@ -355,6 +357,7 @@ fn every_rpc_message_keeps_its_bytes() {
         node: "n1".parse().unwrap(),
         services: vec!["web".parse().unwrap()],
         csr: b"csr".to_vec(),
+        node_id: None,
     };
     let grant = LoginGrant {
         token: Credential::new("s"),
@@ -374,7 +377,7 @@ fn every_rpc_message_keeps_its_bytes() {
         ("sign-agent", Operation::SignAgent(b"csr".to_vec())),
         (
             "create-join-token",
-            Operation::CreateJoinToken(CreateJoinToken { services: vec!["web".into()], valid_seconds: 60 }),
+            Operation::CreateJoinToken(CreateJoinToken { services: vec!["web".into()], valid_seconds: 60, node: None }),
         ),
         ("join-server", Operation::JoinServer(server())),
         ("probe", Operation::Probe),

@@ -67,6 +67,7 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
                 create_index: Index(0),
                 modify_index: Index(0),
                 login_node: None,
+                login_node_id: None,
             };
             write(datacenter, Command::TokenSet(token)).await?;
         }
@@ -77,6 +78,7 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
             services: Vec::new(),
             reusable: true,
             expiration_time: Timestamp(u64::MAX),
+            node: None,
         };
         if datacenter.published.load().join_token(&token.lookup).is_none() {
             write(datacenter, Command::JoinTokenSet(token)).await?;

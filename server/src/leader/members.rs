@@ -9,7 +9,7 @@ use std::time::Duration;
 use lictor_state::Store;
 use lictor_state::access::Duty;
 use lictor_types::check::SERF_HEALTH;
-use lictor_types::command::Effect;
+use lictor_types::command::{Effect, NameRight};
 use lictor_types::{
     CheckStatus, Command, Deregistration, HealthCheck, Member, MemberStatus, NodeName, NodeService, Refusal,
     Registration,
@@ -67,6 +67,35 @@ impl MemberTable {
         if before.is_none_or(|before| before.member != heard.member) {
             self.changed.notify_one();
         }
+    }
+
+    /// Whether a node that logs in may have this name and this id, by who is alive.
+    ///
+    /// # Errors
+    /// 403: another member has one of them.
+    pub(crate) fn may_log_in(&self, node: &NodeName, id: &str, right: NameRight) -> Result<(), Refusal> {
+        let members = self.members.lock();
+        let others = members.values().map(|heard| &heard.member).filter(|it| it.status == MemberStatus::Alive);
+        for other in others {
+            let (same_name, same_id) = (other.name.key() == node.key(), other.id.eq_ignore_ascii_case(id));
+            if same_name && (other.is_server() || !same_id && right != NameRight::Proven) {
+                return Err(Refusal::permission_denied(format!(
+                    "the node name {:?} belongs to the member {} ({}), which is alive: give this agent another name with \
+                     -node, or stop that one",
+                    node.as_str(),
+                    other.id,
+                    other.address
+                )));
+            }
+            if same_id && !same_name && !id.is_empty() {
+                return Err(Refusal::permission_denied(format!(
+                    "the node id {id} is that of the member {}, which is alive: every agent needs a data directory of its \
+                     own",
+                    other.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// A member leaves on purpose.

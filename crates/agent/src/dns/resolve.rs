@@ -197,7 +197,7 @@ async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
 async fn ask(agent: &Agent, query: Query) -> Result<Answer, Refusal> {
     let consistency = if agent.config.dns.allow_stale { Consistency::Stale } else { Consistency::Default };
     let freshness = Freshness { consistency, block: None };
-    Ok(agent.datacenter.read(&agent.config.acl.dns_token, query, freshness).await?.answer)
+    Ok(agent.datacenter.read(&agent.tokens.dns(), query, freshness).await?.answer)
 }
 
 fn unexpected() -> Refusal {

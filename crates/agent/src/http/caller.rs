@@ -59,7 +59,7 @@ impl Caller {
     fn new(parts: &Parts, door: &Arc<Door>) -> Result<Self, Refusal> {
         let params = Params::parse(parts.uri.query())?;
         refuse_unsupported(&params, &parts.headers)?;
-        let credential = credential(&params, &parts.headers).unwrap_or_else(|| door.agent.default_token.clone());
+        let credential = credential(&params, &parts.headers).unwrap_or_else(|| door.agent.tokens.default());
         Ok(Self { door: door.clone(), credential, params })
     }
 

@@ -131,12 +131,12 @@ pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
     let resolver = Resolver::from_system();
     let fs = Arc::new(MemoryFs::new());
     let settings = LocalSettings::new(identity.clone(), &config, fs, resolver, rng.clone(), Tasks::new());
+    let local = Local::start(settings).unwrap();
     Arc::new(Agent {
         identity,
         datacenter: double.clone(),
-        local: Local::start(settings).unwrap(),
-        default_token: config.acl.default_token.clone(),
-        agent_token: config.acl.agent_token.clone(),
+        local: Arc::clone(&local),
+        tokens: local.tokens(),
         clock: Arc::new(SystemClock),
         rng,
         config: Arc::new(config),

@@ -11,7 +11,8 @@ use lictor_state::access::{Authorized, Authorizer, Duty};
 use lictor_state::published::Published;
 use lictor_state::watches::Watch;
 use lictor_types::command::{
-    Effect, IntentionDelete, IntentionUpsert, IntentionsDelete, IntentionsSet, KvCommand, ServiceClaim,
+    Effect, IntentionDelete, IntentionUpsert, IntentionsDelete, IntentionsSet, KvCommand, LoginRenewal, NameRight,
+    NodeLogin, ServiceClaim,
 };
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery, StateQuery};
 use lictor_types::token::{ANONYMOUS_ACCESSOR, JoinToken};
@@ -231,6 +232,20 @@ fn command_of(line: &str) -> Command {
             services: arguments.list("services"),
             reusable: arguments.has("reusable"),
             expiration_time: Timestamp(arguments.number("expires").unwrap() * 1000),
+            node: arguments.named.get("node").map(|node| node.parse().unwrap()),
+        }),
+        "login" => Command::NodeLogin(Box::new(NodeLogin {
+            token: Token { login_node: Some(arguments.word(3).into()), ..token(first, &arguments) },
+            join_token: arguments.named.get("with").map(|secret| lookup(secret).into()),
+            right: match arguments.word(4) {
+                "named" => NameRight::Named,
+                "proven" => NameRight::Proven,
+                _ => NameRight::FirstCome,
+            },
+        })),
+        "renew" => Command::LoginRenew(LoginRenewal {
+            node: first.parse().unwrap(),
+            expiration_time: Timestamp(arguments.number("expires").unwrap() * 1000),
         }),
         "use-join-token" => Command::JoinTokenUse(lookup(first)),
         "claim" => Command::ServiceClaim(ServiceClaim { service: first.into(), namespace: arguments.word(3).into() }),
@@ -277,5 +292,6 @@ fn token(name: &str, arguments: &Arguments<'_>) -> Token {
         create_index: Index(0),
         modify_index: Index(0),
         login_node: arguments.named.get("login").map(|node| (*node).to_owned()),
+        login_node_id: arguments.named.get("id").map(|id| (*id).to_owned()),
     }
 }
