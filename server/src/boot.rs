@@ -24,7 +24,7 @@ use crate::datacenter::ServerSettings;
 use crate::leader::Founding;
 use crate::login::{KubernetesLogin, LoginMethods};
 use crate::material::{self, MaterialError, ServerMaterial};
-use crate::raft::{self, DataDirectory, DataDirectoryError, LogOptions};
+use crate::raft::{self, DataDirectory, DataDirectoryError, LogOptions, ServerId};
 
 /// How long a leaf certificate is valid (Consul's `LeafCertTTL`).
 const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -195,7 +195,7 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         Some(directory) => (Arc::new(RealFs), directory.clone()),
         None => (Arc::new(MemoryFs::new()), MEMORY_DIRECTORY.into()),
     };
-    let directory = Arc::new(DataDirectory::open(Arc::clone(&fs), &data.join("raft"), &*rng)?);
+    let directory = Arc::new(DataDirectory::open_as(Arc::clone(&fs), &data.join("raft"), server_id(&config)?, &*rng)?);
     let domain = config.dns.domain.trim_end_matches('.');
     let trust = Arc::new(RpcTrust::new(material.roots, &config.datacenter, domain)?);
     let tls = Tls::new(Arc::clone(&clock));
@@ -237,6 +237,20 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
     local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks));
     let doors = doors::open(&agent, Some(https), tasks).await?;
     Ok(Server { agent, doors, rpc, core, tasks: tasks.clone() })
+}
+
+/// The server id that the configuration gives, if it gives one. Else one is made with the data directory and kept there.
+fn server_id(config: &Config) -> Result<Option<ServerId>, StartError> {
+    let Some(text) = &config.node_id else { return Ok(None) };
+    if config.data_dir.is_some() {
+        tracing::warn!(
+            node_id = text,
+            "a server's node_id is its id in raft: should this data directory be lost, give the server that takes its \
+             place another one, or none"
+        );
+    }
+    let id = text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("node_id: {error}")))?;
+    Ok(Some(id))
 }
 
 fn core_settings(

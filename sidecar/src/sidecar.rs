@@ -121,6 +121,8 @@ struct Shared {
     inbound_tasks: Tasks,
     outbound_tasks: Tasks,
     agent_tasks: Tasks,
+    /// What the application calls; set when the listeners for it are about to open.
+    upstreams: OnceLock<Vec<Arc<Upstream>>>,
     /// Set as soon as there is something to withdraw and to say farewell to.
     member: OnceLock<Member>,
     /// The first trouble that no retry will mend.
@@ -194,6 +196,7 @@ impl Sidecar {
             inbound_tasks: Tasks::new(),
             outbound_tasks: Tasks::new(),
             agent_tasks: Tasks::new(),
+            upstreams: OnceLock::new(),
             member: OnceLock::new(),
             broken: watch::Sender::new(None),
         });
@@ -224,6 +227,13 @@ impl Sidecar {
             trouble = broken.wait_for(Option::is_some) => {
                 Err(trouble.ok().and_then(|trouble| trouble.clone()).unwrap_or_default())
             }
+        }
+    }
+
+    /// Waits until every upstream has an instance to call; to be asked once it has started.
+    pub async fn reachable(&self) {
+        for upstream in self.shared.upstreams.get().into_iter().flatten() {
+            upstream.reachable().await;
         }
     }
 
@@ -475,6 +485,9 @@ impl Shared {
             self.upkeep_tasks.spawn(Arc::clone(&upstream).keep(asker.clone()));
             halves.push((upstream, port));
         }
+        let upstreams = halves.iter().map(|(upstream, _)| Arc::clone(upstream)).collect();
+        // The boot runs once, so there is nothing yet.
+        let _ = self.upstreams.set(upstreams);
         for (upstream, port) in halves {
             if timeout_at(deadline, upstream.known()).await.is_err() {
                 tracing::warn!(service = %upstream.service(), "the instances of an upstream are not known yet");

@@ -126,6 +126,9 @@ impl Datacenter {
         for service in ["web", "api"] {
             until(|| passing(&api, service)).await;
         }
+        // A call before that would be refused, rightly, and the sidecar would say so.
+        self.stage = "waiting until web's sidecar knows api";
+        join_all(self.sidecars.iter().map(Sidecar::reachable)).await;
         if allowed {
             self.stage = "waiting for the first call from web to api";
             let web = self::api(plan.web)?;

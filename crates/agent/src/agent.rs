@@ -106,11 +106,7 @@ impl AgentIdentity {
 
     /// The addresses of the node by purpose, as Consul registers them.
     pub fn tagged_addresses(&self) -> BTreeMap<String, String> {
-        let family = if self.address.contains(':') { "ipv6" } else { "ipv4" };
-        ["lan".to_owned(), format!("lan_{family}"), "wan".to_owned(), format!("wan_{family}")]
-            .into_iter()
-            .map(|purpose| (purpose, self.address.clone()))
-            .collect()
+        tagged_addresses(&self.address)
     }
 
     /// The agent as a living member, with Consul's tags.
@@ -147,6 +143,15 @@ impl AgentIdentity {
             status: MemberStatus::Alive,
         }
     }
+}
+
+/// The addresses of a node at `address` by purpose, as Consul registers them.
+pub fn tagged_addresses(address: &str) -> BTreeMap<String, String> {
+    let family = if address.contains(':') { "ipv6" } else { "ipv4" };
+    ["lan".to_owned(), format!("lan_{family}"), "wan".to_owned(), format!("wan_{family}")]
+        .into_iter()
+        .map(|purpose| (purpose, address.to_owned()))
+        .collect()
 }
 
 /// The agent's node id: the configured one, else the one kept in the data directory, else a random one, which is kept
