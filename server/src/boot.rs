@@ -12,7 +12,7 @@ use lictor_agent::config::Config;
 use lictor_agent::doors::{self, Doors};
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::session::Proof;
-use lictor_identity::{RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
+use lictor_identity::{RenewableChain, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
 use lictor_runtime::fs::{Fs, MemoryFs, RealFs};
 use lictor_runtime::{Clock, Resolver, Rng, Tasks};
 use lictor_state::access::Authorizer;
@@ -25,6 +25,7 @@ use crate::leader::Founding;
 use crate::login::{KubernetesLogin, LoginMethods};
 use crate::material::{self, MaterialError, ServerMaterial};
 use crate::raft::{self, DataDirectory, DataDirectoryError, LogOptions, ServerId};
+use crate::renewal::LOOK_INTERVAL;
 
 /// How long a leaf certificate is valid (Consul's `LeafCertTTL`).
 const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -199,8 +200,17 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
     let domain = config.dns.domain.trim_end_matches('.');
     let trust = Arc::new(RpcTrust::new(material.roots, &config.datacenter, domain)?);
     let tls = Tls::new(Arc::clone(&clock));
-    let https = tls.https_server(&material.https).map_err(|error| StartError::Tls(error.to_string()))?;
+    let https_chain = RenewableChain::new(material.https);
+    let https = tls.https_server(&https_chain).map_err(|error| StartError::Tls(error.to_string()))?;
     let rpc_material = RpcMaterial::new(tls, Arc::clone(&trust), Some(material.own));
+    if let Some(files) = material.own_files {
+        let rpc_material = Arc::clone(&rpc_material);
+        let put_in_force = move |chain| rpc_material.set_own(chain);
+        tasks.spawn(files.follow("internal RPC", Arc::clone(&clock), LOOK_INTERVAL, put_in_force));
+    }
+    if let Some(files) = material.https_files {
+        tasks.spawn(files.follow("HTTPS", Arc::clone(&clock), LOOK_INTERVAL, move |chain| https_chain.set(chain)));
+    }
     let listen = SocketAddr::new(config.addresses.bind, config.ports.server);
     let transport = TlsTransport::listening(listen, rpc_material, resolver.clone(), tasks).await?;
     let rpc = transport.local_address().unwrap_or(listen);

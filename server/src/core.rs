@@ -25,6 +25,7 @@ use crate::login::LoginMethods;
 use crate::raft::{self, Consensus, DataDirectory};
 use crate::replica::Replica;
 use crate::rpc;
+use crate::signatures::SignatureLimit;
 
 /// How often a server tells the leader that it is there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -75,6 +76,8 @@ pub struct Core {
     pub datacenter: Arc<ServerDatacenter>,
     /// Becomes some text when the server must stop, and why.
     pub fatal: watch::Receiver<Option<String>>,
+    /// Stopped first: calls under way still need consensus.
+    rpc: Tasks,
     tasks: Tasks,
 }
 
@@ -85,6 +88,7 @@ impl Core {
     /// The data directory cannot be used.
     pub async fn start(settings: CoreSettings, deps: CoreDeps) -> Result<Self, raft::StartError> {
         let tasks = Tasks::new();
+        let rpc = tasks.child();
         let published = Arc::new(Published::default());
         let replica = Arc::new(Replica::new(Arc::clone(&published)));
         let consensus = Consensus::start(
@@ -116,16 +120,17 @@ impl Core {
             rng: deps.rng,
             logins: deps.logins,
             settings: settings.server,
+            signatures: SignatureLimit::default(),
             probe: probe_seen,
         });
-        tasks.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, tasks.child()));
+        rpc.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, rpc.clone()));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));
         tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal));
         let join: Vec<String> = settings.join.into_iter().filter(|it| *it != settings.own.address).collect();
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
         tasks.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
-        Ok(Self { datacenter, fatal: fatal_seen, tasks })
+        Ok(Self { datacenter, fatal: fatal_seen, rpc, tasks })
     }
 
     /// Grows whenever a leader was found: then is a good time to compare what this agent holds with the catalog.
@@ -167,6 +172,7 @@ impl Core {
 
     /// Stops everything within `limit`.
     pub async fn stop(self, limit: Duration) {
+        self.rpc.stop(limit / 2).await;
         self.tasks.stop(limit).await;
         self.datacenter.consensus.shutdown().await;
     }

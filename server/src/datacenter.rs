@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::leader::members::MemberTable;
 use crate::login::LoginMethods;
 use crate::raft::{Consensus, ProposeError, ReadError};
+use crate::signatures::SignatureLimit;
 
 /// Between two tries to reach a leader. A new one is elected within about a second.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
@@ -41,6 +42,7 @@ pub struct ServerDatacenter {
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) logins: LoginMethods,
     pub(crate) settings: ServerSettings,
+    pub(crate) signatures: SignatureLimit,
     pub(crate) probe: tokio::sync::watch::Receiver<lictor_types::rpc::Probe>,
 }
 
@@ -120,7 +122,7 @@ impl ServerDatacenter {
                 let body = RequestBody::Write(Box::new(WriteRequest { request_id, command: command.clone() }));
                 match self.ask_leader(credential, body, deadline).await {
                     Ok(Response::Written(outcome)) => return Ok(outcome),
-                    Ok(other) => return Err(unexpected(&other)),
+                    Ok(other) => return Err(other.unexpected()),
                     Err(refusal) if refusal.may_retry() => refusal,
                     Err(refusal) => return Err(refusal),
                 }
@@ -237,7 +239,7 @@ impl ServerDatacenter {
             } else {
                 match self.ask_leader(credential, RequestBody::Operate(operation.clone()), deadline).await {
                     Ok(Response::Report(report)) => return Ok(report),
-                    Ok(other) => return Err(unexpected(&other)),
+                    Ok(other) => return Err(other.unexpected()),
                     Err(refusal) if refusal.may_retry() => refusal,
                     Err(refusal) => return Err(refusal),
                 }
@@ -333,14 +335,4 @@ pub(crate) fn refuse_read(error: ReadError) -> Refusal {
             Refusal::new(RefusalKind::Unavailable, error.to_string())
         }
     }
-}
-
-fn unexpected(response: &Response) -> Refusal {
-    let kind = match response {
-        Response::Written(_) => "the outcome of a write",
-        Response::Read(_) => "an answer",
-        Response::Report(_) => "a report",
-        Response::Refused(_) => "a refusal",
-    };
-    Refusal::failed(format!("a server answered with {kind} to another kind of request"))
 }

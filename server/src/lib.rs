@@ -21,7 +21,9 @@ pub mod material;
 mod membership;
 mod operations;
 pub mod raft;
+mod renewal;
 pub mod replica;
 pub mod rpc;
+mod signatures;
 
 pub use boot::{RunningAgent, Server, StartError, run_agent};

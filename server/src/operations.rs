@@ -159,7 +159,10 @@ impl ServerDatacenter {
         let domain = self.trust_domain()?;
         let id = SpiffeId::service(&domain, &self.settings.datacenter, service.as_str())
             .map_err(|error| Refusal::bad_request(error.to_string()))?;
-        self.sign(&id, csr, self.settings.leaf_lifetime)
+        let settings = self.published.load().authority().and_then(|authority| authority.settings.clone());
+        let lifetime = settings.as_ref().map_or(self.settings.leaf_lifetime, |it| Duration::from_secs(it.leaf_seconds));
+        self.signatures.take(settings.unwrap_or_default().signatures_per_second)?;
+        self.sign(&id, csr, lifetime)
     }
 
     /// Signs the certificate of the client agent of `node`, who has proven to be that.

@@ -256,5 +256,6 @@ fn authority() -> AuthorityRecord {
         intermediate_pem: "simulated".into(),
         sealed_root_key: vec![0; 64],
         sealed_intermediate_key: vec![0; 64],
+        settings: None,
     }
 }

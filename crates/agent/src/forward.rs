@@ -205,7 +205,7 @@ impl Datacenter for Forwarder {
             let body = |_| RequestBody::Write(Box::new(WriteRequest { request_id, command: command.clone() }));
             match self.ask(credential, Duration::ZERO, body).await? {
                 Response::Written(outcome) => Ok(outcome),
-                other => Err(unexpected(&other)),
+                other => Err(prefixed(other.unexpected())),
             }
         })
     }
@@ -227,7 +227,7 @@ impl Datacenter for Forwarder {
             };
             match self.ask(credential, wait, body).await? {
                 Response::Read(read) => Ok(read),
-                other => Err(unexpected(&other)),
+                other => Err(prefixed(other.unexpected())),
             }
         })
     }
@@ -237,7 +237,7 @@ impl Datacenter for Forwarder {
             let body = |_| RequestBody::Operate(operation.clone());
             match self.ask(credential, Duration::ZERO, body).await? {
                 Response::Report(report) => Ok(report),
-                other => Err(unexpected(&other)),
+                other => Err(prefixed(other.unexpected())),
             }
         })
     }
@@ -253,14 +253,4 @@ fn prefixed(refusal: Refusal) -> Refusal {
         return refusal;
     }
     Refusal { text: format!("{PREFIX}{}", refusal.text), ..refusal }
-}
-
-fn unexpected(response: &Response) -> Refusal {
-    let what = match response {
-        Response::Written(_) => "a write",
-        Response::Read(_) => "a read",
-        Response::Report(_) => "an operation",
-        Response::Refused(_) => "nothing",
-    };
-    Refusal::failed(format!("{PREFIX}the server answered {what} and was asked something else"))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lictor_identity::{KeyedChain, MaterialError, RpcMaterial, SigningRequest, SpiffeId, TrustDomain, renewal_moment};
 use lictor_runtime::transport::SharedTransport;
-use lictor_runtime::{Clock, Rng};
+use lictor_runtime::{Clock, RetryPause, Rng};
 use lictor_types::rpc::{Login, LoginGrant, LoginHello, Operation, Report};
 use lictor_types::{Credential, NodeName, Refusal, ServiceName, Timestamp};
 
@@ -24,10 +24,8 @@ use crate::rpc::login::{self, LoginError};
 const PROOF_BYTES_MAX: u64 = 64 * 1024;
 /// The longest single wait for a renewal: after it the wall clock is read again, as machines sleep and clocks are set.
 const CLOCK_STEP: Duration = Duration::from_secs(60);
-/// The pause after the first failure; doubled after each further round over all servers.
-const RETRY_SHORTEST: Duration = Duration::from_millis(100);
-/// The longest pause between two rounds.
-const RETRY_LONGEST: Duration = Duration::from_secs(15);
+/// The pauses between rounds over all servers.
+const RETRY: RetryPause = RetryPause { shortest: Duration::from_millis(100), longest: Duration::from_secs(15) };
 /// How long a signature may take.
 const SIGN_LIMIT: Duration = Duration::from_secs(15);
 
@@ -120,7 +118,7 @@ impl Session {
                 Err(error) => {
                     tracing::warn!(node = %self.node, server, %error, attempt = failures + 1, "cannot log in; trying again");
                     // A round over all servers is quick, the pause between rounds grows.
-                    tokio::time::sleep(self.pause(failures / self.servers.len() as u32)).await;
+                    tokio::time::sleep(RETRY.after(failures / self.servers.len() as u32, &*self.rng)).await;
                     failures = failures.saturating_add(1);
                 }
             }
@@ -227,7 +225,7 @@ impl Session {
                 Err(reason) => {
                     tracing::warn!(node = %self.node, reason, attempt = failures + 1,
                         "cannot renew the agent's certificate; trying again");
-                    tokio::time::sleep(self.pause(failures)).await;
+                    tokio::time::sleep(RETRY.after(failures, &*self.rng)).await;
                     failures = failures.saturating_add(1);
                 }
             }
@@ -253,13 +251,6 @@ impl Session {
             Ok(_) => Err("the servers answered with something else than a certificate".into()),
             Err(refusal) => Err(refusal.to_string()),
         }
-    }
-
-    /// The pause after so many failures: doubling, limited, and spread over its upper half, so that the clients of a
-    /// datacenter do not come back all at once.
-    fn pause(&self, failures: u32) -> Duration {
-        let whole = RETRY_SHORTEST.saturating_mul(1 << failures.min(16)).min(RETRY_LONGEST);
-        whole / 2 + Duration::from_millis(self.rng.below(whole.as_millis() as u64 / 2 + 1))
     }
 }
 

@@ -76,6 +76,10 @@ impl Store {
                 (self.index_with_meta(Table::Checks, &it.node_meta), Answer::Checks(self.health_state(filter, it)))
             }
             Query::CaRoots => (self.indexes.of_table(Table::Authority), Answer::CaRoots(self.cluster.roots())),
+            Query::AuthoritySettings => {
+                let settings = self.authority().map(|authority| authority.settings.clone().unwrap_or_default());
+                (self.indexes.of_table(Table::Authority), Answer::AuthoritySettings(settings))
+            }
             Query::Intentions => {
                 (self.indexes.of_table(Table::Intentions), Answer::Intentions(self.intentions_where(filter, |_| true)))
             }

@@ -115,6 +115,7 @@ impl Store {
             Command::ServiceClaim(it) => self.cluster.claim(it),
             Command::ServerRemoved(id) => Ok(self.cluster.remember_removed(id)),
             Command::NodeLogin(it) => self.node_login(commit, it),
+            Command::AuthorityConfigure(it) => self.cluster.configure_authority(commit, indexes, it),
             Command::LoginRenew(it) => self.login_renew(commit, it),
         }
     }

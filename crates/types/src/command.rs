@@ -6,7 +6,7 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
-use crate::authority::AuthorityRecord;
+use crate::authority::{AuthorityRecord, AuthoritySettings};
 use crate::token::JoinToken;
 use crate::{
     CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions,
@@ -90,6 +90,9 @@ pub enum Command {
     /// The token of a node's login lives on; refused when there is none.
     #[n(61)]
     LoginRenew(#[n(0)] LoginRenewal),
+    /// Sets how the mesh CA signs.
+    #[n(62)]
+    AuthorityConfigure(#[n(0)] AuthoritySettings),
 }
 
 impl std::fmt::Debug for AuthorityRecord {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
+use crate::authority::AuthoritySettings;
 use crate::{
     CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
     ServiceNode, service::NodeServices,
@@ -66,6 +67,9 @@ pub enum Query {
     /// One node by name.
     #[n(17)]
     Node(#[n(0)] NodeName),
+    /// How the mesh CA signs.
+    #[n(60)]
+    AuthoritySettings,
 }
 
 /// The keys under a prefix.
@@ -213,4 +217,7 @@ pub enum Answer {
     /// To `Node`.
     #[n(14)]
     Node(#[n(0)] Option<Node>),
+    /// To `AuthoritySettings`; none until the first leader has made the mesh CA.
+    #[n(60)]
+    AuthoritySettings(#[n(0)] Option<AuthoritySettings>),
 }

@@ -110,6 +110,19 @@ pub enum Response {
     Refused(#[n(0)] Refusal),
 }
 
+impl Response {
+    /// The refusal for an answer of another kind than what was asked for.
+    pub fn unexpected(&self) -> Refusal {
+        let what = match self {
+            Self::Written(_) => "the outcome of a write",
+            Self::Read(_) => "an answer",
+            Self::Report(_) => "a report",
+            Self::Refused(_) => "a refusal",
+        };
+        Refusal::failed(format!("a server answered with {what} to another kind of request"))
+    }
+}
+
 /// A request that neither changes nor asks the replicated state alone.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Operation {

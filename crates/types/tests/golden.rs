@@ -226,6 +226,7 @@ fn commands() -> Vec<(&'static str, Command)> {
                 root: root(),
                 intermediate_pem: "-----BEGIN CERTIFICATE-----".into(),
                 sealed_root_key: vec![6],
+                settings: None,
                 sealed_intermediate_key: vec![7],
             }),
         ),

@@ -6,10 +6,11 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::PathBuf;
 
+use lictor_types::authority::AuthoritySettings;
 use lictor_types::command::{LoginRenewal, NameRight, NodeLogin};
 use lictor_types::rpc::{CreateJoinToken, Login};
 use lictor_types::token::JoinToken;
-use lictor_types::{Command, Index, Operation, Timestamp, Token, encoding};
+use lictor_types::{Answer, Command, Index, Operation, Query, Timestamp, Token, encoding};
 use minicbor::{Decode, Encode};
 
 fn check<T>(name: &str, value: T)
@@ -80,4 +81,12 @@ fn logins_keep_their_bytes() {
         node_id: Some(ID.into()),
     };
     check("login-request-with-id", login);
+}
+
+#[test]
+fn the_settings_of_the_mesh_ca_keep_their_bytes() {
+    let settings = AuthoritySettings { leaf_seconds: 7200, signatures_per_second: 7, modify_index: Index(4) };
+    check("command-authority-configure", Command::AuthorityConfigure(settings.clone()));
+    check("query-authority-settings", Query::AuthoritySettings);
+    check("answer-authority-settings", Answer::AuthoritySettings(Some(settings)));
 }

@@ -141,6 +141,7 @@ fn new_authority(datacenter: &ServerDatacenter) -> Result<AuthorityRecord, Refus
         },
         intermediate_pem: parts.intermediate_certificate_pem.clone(),
         sealed_root_key: seal(&parts.root_key_pem, SEAL_CONTEXT_ROOT)?,
+        settings: None,
         sealed_intermediate_key: seal(&parts.intermediate_key_pem, SEAL_CONTEXT_INTERMEDIATE)?,
     })
 }

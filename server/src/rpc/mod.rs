@@ -62,7 +62,8 @@ pub async fn serve(datacenter: Arc<ServerDatacenter>, transport: SharedTransport
             }
             _ => {
                 let owner = tasks.child();
-                tasks.spawn(async move {
+                // To its end: calls under way are answered before the server goes.
+                tasks.spawn_to_end(async move {
                     let _permit = permit;
                     serve_connection(stream, peer, Arc::new(Door(datacenter)), &owner).await;
                 });

@@ -13,6 +13,7 @@ mod agent_checks;
 mod agent_health;
 mod agent_services;
 mod body;
+mod ca_configuration;
 mod caller;
 mod catalog;
 mod config_entries;

@@ -12,8 +12,8 @@ use tower::ServiceExt;
 
 use super::failure::text;
 use super::{
-    Door, agent, agent_checks, agent_health, agent_services, catalog, config_entries, connect, health, kv, leaf,
-    operator, status,
+    Door, agent, agent_checks, agent_health, agent_services, ca_configuration, catalog, config_entries, connect,
+    health, kv, leaf, operator, status,
 };
 use crate::agent::Agent;
 
@@ -134,6 +134,7 @@ fn mesh_and_cluster() -> Table {
     let exact = endpoint().get(connect::exact).put(connect::set_exact).delete(connect::delete_exact);
     vec![
         ("/v1/connect/ca/roots", endpoint().get(connect::roots)),
+        ("/v1/connect/ca/configuration", endpoint().get(ca_configuration::get).put(ca_configuration::set)),
         ("/v1/connect/intentions", endpoint().get(connect::intentions)),
         ("/v1/connect/intentions/exact", exact),
         ("/v1/connect/intentions/match", endpoint().get(connect::matching)),

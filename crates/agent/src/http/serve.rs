@@ -115,7 +115,7 @@ async fn connection<S>(stream: S, router: Router, tasks: &Tasks)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = auto::Builder::new(OwnedExecutor(tasks.clone()));
+    let mut builder = auto::Builder::new(tasks.executor_to_end());
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -143,22 +143,6 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
-    }
-}
-
-/// Runs the streams of HTTP/2 connections as tasks of ours; they end with their connection.
-#[derive(Clone)]
-struct OwnedExecutor(Tasks);
-
-impl<F> hyper::rt::Executor<F> for OwnedExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn_to_end(async move {
-            stream.await;
-        });
     }
 }
 

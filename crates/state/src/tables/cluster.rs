@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use lictor_types::authority::AuthorityRecord;
+use lictor_types::authority::{AuthorityRecord, AuthoritySettings};
 use lictor_types::command::{ClusterIdentity, Effect, ServiceClaim};
 use lictor_types::refusal::RefusalKind;
 use lictor_types::{CaRoots, Refusal};
@@ -49,6 +49,29 @@ impl Cluster {
         self.authority = Some(Arc::new(authority));
         indexes.changed(commit, Table::Authority, Key::from(""));
         Effect::Applied
+    }
+
+    pub(crate) fn configure_authority(
+        &mut self,
+        commit: &mut Commit,
+        indexes: &mut Indexes,
+        settings: &AuthoritySettings,
+    ) -> Result<Effect, Refusal> {
+        settings.check().map_err(Refusal::bad_request)?;
+        let Some(authority) = &self.authority else {
+            return Err(Refusal::failed(
+                "the mesh CA does not exist yet: no leader has made it; try again in a moment",
+            ));
+        };
+        let old = authority.settings.clone().unwrap_or_default();
+        let settings = AuthoritySettings { modify_index: old.modify_index, ..settings.clone() };
+        if settings == old {
+            return Ok(Effect::Applied);
+        }
+        let settings = Some(AuthoritySettings { modify_index: commit.at, ..settings });
+        self.authority = Some(Arc::new(AuthorityRecord { settings, ..AuthorityRecord::clone(authority) }));
+        indexes.changed(commit, Table::Authority, Key::from(""));
+        Ok(Effect::Applied)
     }
 
     /// What readers see of the mesh CA.

@@ -10,6 +10,7 @@ use lictor_state::Store;
 use lictor_state::access::{Authorized, Authorizer, Duty};
 use lictor_state::published::Published;
 use lictor_state::watches::Watch;
+use lictor_types::authority::{AuthorityRecord, AuthoritySettings};
 use lictor_types::command::{
     Effect, IntentionDelete, IntentionUpsert, IntentionsDelete, IntentionsSet, KvCommand, LoginRenewal, NameRight,
     NodeLogin, ServiceClaim,
@@ -17,7 +18,7 @@ use lictor_types::command::{
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery, StateQuery};
 use lictor_types::token::{ANONYMOUS_ACCESSOR, JoinToken};
 use lictor_types::{
-    Action, Command, Deregistration, Envelope, Index, KvVerb, Query, Refusal, SourceIntention, Timestamp, Token,
+    Action, CaRoot, Command, Deregistration, Envelope, Index, KvVerb, Query, Refusal, SourceIntention, Timestamp, Token,
 };
 
 /// A state, who asks it, what time it is, and who waits.
@@ -182,6 +183,7 @@ fn query_of(line: &str) -> Option<Query> {
         ("checks", "of") => Query::HealthChecks(service(arguments.word(2))),
         ("checks", _) => Query::HealthState(StateQuery { state: first.into(), node_meta: meta }),
         ("roots", _) => Query::CaRoots,
+        ("ca-settings", _) => Query::AuthoritySettings,
         ("intentions", "") => Query::Intentions,
         ("intentions", "from") => {
             Query::IntentionMatch(IntentionMatch { by_source: true, name: arguments.word(2).into() })
@@ -247,6 +249,12 @@ fn command_of(line: &str) -> Command {
             node: first.parse().unwrap(),
             expiration_time: Timestamp(arguments.number("expires").unwrap() * 1000),
         }),
+        "ca-create" => Command::AuthorityInitialize(authority(first)),
+        "ca-configure" => Command::AuthorityConfigure(AuthoritySettings {
+            leaf_seconds: arguments.number("leaf").unwrap(),
+            signatures_per_second: arguments.number("csr").unwrap_or(50) as u32,
+            modify_index: Index(0),
+        }),
         "use-join-token" => Command::JoinTokenUse(lookup(first)),
         "claim" => Command::ServiceClaim(ServiceClaim { service: first.into(), namespace: arguments.word(3).into() }),
         other => panic!("{other:?} is neither a question nor a command"),
@@ -293,5 +301,31 @@ fn token(name: &str, arguments: &Arguments<'_>) -> Token {
         modify_index: Index(0),
         login_node: arguments.named.get("login").map(|node| (*node).to_owned()),
         login_node_id: arguments.named.get("id").map(|id| (*id).to_owned()),
+    }
+}
+
+fn authority(name: &str) -> AuthorityRecord {
+    AuthorityRecord {
+        trust_domain: format!("{name}.consul"),
+        root: CaRoot {
+            id: name.into(),
+            name: name.into(),
+            serial_number: 1,
+            signing_key_id: String::new(),
+            external_trust_domain: String::new(),
+            not_before: String::new(),
+            not_after: String::new(),
+            root_cert: String::new(),
+            intermediate_certs: None,
+            active: true,
+            private_key_type: "ec".into(),
+            private_key_bits: 256,
+            create_index: Index(0),
+            modify_index: Index(0),
+        },
+        intermediate_pem: String::new(),
+        sealed_root_key: Vec::new(),
+        sealed_intermediate_key: Vec::new(),
+        settings: None,
     }
 }

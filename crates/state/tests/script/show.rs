@@ -52,6 +52,10 @@ fn rows(answer: &Answer) -> Vec<String> {
             })
             .collect(),
         Answer::CaRoots(roots) => roots.iter().map(|roots| roots.active_root_id.clone()).collect(),
+        Answer::AuthoritySettings(settings) => settings
+            .iter()
+            .map(|it| format!("leaf={}s csr={}/s @{}", it.leaf_seconds, it.signatures_per_second, it.modify_index))
+            .collect(),
         Answer::Intentions(intentions) => intentions.iter().map(intention).collect(),
         Answer::Intention(it) => it.iter().map(intention).collect(),
         Answer::ServiceIntentions(entry) => entry.iter().flat_map(entry_rows).collect(),
