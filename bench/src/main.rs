@@ -18,6 +18,7 @@ mod idle;
 mod kind;
 mod kv;
 mod load;
+mod only;
 mod report;
 mod start;
 
@@ -41,6 +42,8 @@ enum Bench {
     Kv(kv::Flags),
     /// Ours beside Consul and etcd, with ratios and targets
     Compare(compare::Flags),
+    /// The load alone, against a server that runs
+    Load(only::Flags),
     /// Resident memory of an idle server, client agent and sidecar
     Idle(Common),
     /// Time from exec to the first answer of `agent -dev`
@@ -81,6 +84,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Encoding => encoding::run(),
         Bench::Kv(flags) => return kv::run(&flags),
         Bench::Compare(flags) => return compare::run(&flags),
+        Bench::Load(flags) => return only::run(&flags),
         Bench::Idle(common) => return idle::run(&common),
         Bench::Start(flags) => return start::run(&flags),
     }

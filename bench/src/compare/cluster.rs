@@ -164,7 +164,7 @@ fn print_idle(groups: &[Group], progress: &Progress) -> anyhow::Result<()> {
 }
 
 /// Shows that what is acknowledged is on the disk: the kernel counts a page for a process when it is dirtied, so a record that
-/// is appended to a page counts again only after that page was synced. Writes one after another that count at least one page
+/// is appended to a page counts again only after that page was synced. Writes one after another that count about one page
 /// each at a majority were each synced before the next was asked.
 fn print_durability(group: &Group) -> anyhow::Result<()> {
     let leader = group.leader()?;
@@ -173,7 +173,8 @@ fn print_durability(group: &Group) -> anyhow::Result<()> {
     load::fill(group.system.door(), &group.address(leader), Kind::Put, SYNC_WRITES, 1)?;
     let mut each: Vec<u64> = look()?.iter().zip(before).map(|(after, before)| (after - before) / SYNC_WRITES).collect();
     each.sort_unstable();
-    let synced = each[each.len() / 2] >= PAGE;
+    // Without a sync for each it would be a tenth of a page: what the records themselves take.
+    let synced = each[each.len() / 2] >= PAGE * 9 / 10;
     println!(
         "{}: {SYNC_WRITES} PUTs one after another made its servers write {each:?} bytes each: {}",
         group.system.name(),
