@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::load;
+use crate::connection;
 
 /// How long a process or a cluster may take to be ready.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
@@ -42,6 +42,28 @@ impl Process {
             .spawn()
             .with_context(|| format!("starting {}", lictor.display()))?;
         Ok(Self { name: name.to_owned(), address: address.to_owned(), child })
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Whether it still runs; else how it ended.
+    pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended with {status}", self.name),
+        }
+    }
+
+    /// Bytes that it made the kernel send to the disk.
+    pub(crate) fn written(&self) -> anyhow::Result<u64> {
+        let counts = std::fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let line = counts.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(line.context("no count of written bytes")?.parse()?)
     }
 
     /// Where its HTTP API is.
@@ -163,5 +185,5 @@ pub(crate) fn agent(name: &str, address: &str, directory: &Path) -> Vec<String> 
 
 /// The body of a successful GET.
 pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<Vec<u8>> {
-    load::once(address, "GET", path, Vec::new())
+    connection::once(address, "GET", path, Vec::new())
 }

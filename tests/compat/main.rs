@@ -6,12 +6,11 @@ mod comparison;
 mod consul;
 mod http;
 mod script;
-mod tools;
 
 use std::path::PathBuf;
 
-use lictor_tests::TestCluster;
 use lictor_tests::process::{lictor, next_address};
+use lictor_tests::{TestCluster, tools};
 
 use crate::clients::{GoSuite, PythonSuite};
 use crate::consul::DevelopmentAgent;

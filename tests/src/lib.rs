@@ -1,6 +1,8 @@
 //! The harness of the whole-system tests: real processes on addresses of their own.
 
+pub mod debian;
 pub mod process;
+pub mod tools;
 pub mod wait;
 
 pub use process::{Agent, TestCluster};
