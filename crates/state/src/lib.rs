@@ -22,9 +22,11 @@ mod health;
 mod indexes;
 pub mod published;
 mod replies;
+mod sessions;
 mod snapshot;
 mod store;
 mod tables;
+mod transaction;
 mod trie;
 pub mod watches;
 

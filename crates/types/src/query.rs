@@ -6,7 +6,9 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
-    ServiceNode, service::NodeServices,
+    ServiceNode, Session,
+    service::NodeServices,
+    transaction::{TransactionOperation, TransactionOutcome},
 };
 
 /// A question.
@@ -66,6 +68,18 @@ pub enum Query {
     /// One node by name.
     #[n(17)]
     Node(#[n(0)] NodeName),
+    /// One session by id.
+    #[n(20)]
+    Session(#[n(0)] String),
+    /// The sessions of a node.
+    #[n(21)]
+    NodeSessions(#[n(0)] NodeName),
+    /// All sessions.
+    #[n(22)]
+    Sessions,
+    /// A transaction that only looks.
+    #[n(23)]
+    Transaction(#[n(0)] Vec<TransactionOperation>),
 }
 
 /// The keys under a prefix.
@@ -213,4 +227,10 @@ pub enum Answer {
     /// To `Node`.
     #[n(14)]
     Node(#[n(0)] Option<Node>),
+    /// To `Session`, `NodeSessions`, `Sessions`.
+    #[n(20)]
+    Sessions(#[n(0)] Vec<Session>),
+    /// To `Transaction`.
+    #[n(21)]
+    Transaction(#[n(0)] TransactionOutcome),
 }

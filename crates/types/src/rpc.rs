@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
-    Requirement, ServiceName,
+    Requirement, ServiceName, Session,
 };
 
 /// Who asks: the secret of an ACL token, or nobody.
@@ -155,6 +155,9 @@ pub enum Operation {
     /// A login that another server took in: only the leader grants.
     #[n(13)]
     Login(#[n(0)] Box<Login>),
+    /// Give the session with this id another TTL of life.
+    #[n(20)]
+    RenewSession(#[n(0)] String),
 }
 
 /// Sign a leaf certificate.
@@ -229,6 +232,9 @@ pub enum Report {
     /// To `Login`.
     #[n(9)]
     Granted(#[n(0)] Box<LoginGrant>),
+    /// To `RenewSession`: none when there is no such session.
+    #[n(20)]
+    Session(#[n(0)] Option<Box<Session>>),
 }
 
 /// Who leads, and who votes.

@@ -135,7 +135,7 @@ async fn new_token(
 
 async fn applied(datacenter: &ServerDatacenter, command: Command) -> Result<(), Refusal> {
     match datacenter.write_as(Duty::Login, command).await?.effect {
-        Effect::Applied | Effect::NotApplied => Ok(()),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
         Effect::Refused(refusal) => Err(refusal),
     }
 }
