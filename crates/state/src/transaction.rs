@@ -280,12 +280,8 @@ impl Store {
                     Locking::Delayed => return Err(format!("failed to lock key {key:?} due to lock delay")),
                 }
             }
-            Verb::Unlock => {
-                if !kv.unlock(commit, indexes, content, &it.session).map_err(|refusal| refusal.text)? {
-                    return Err(format!(
-                        "failed to unlock key {key:?}, lock isn't held, or is held by another session"
-                    ));
-                }
+            Verb::Unlock if !kv.unlock(commit, indexes, content, &it.session).map_err(|refusal| refusal.text)? => {
+                return Err(format!("failed to unlock key {key:?}, lock isn't held, or is held by another session"));
             }
             Verb::Delete => kv.remove(commit, indexes, key),
             Verb::DeleteTree => kv.remove_under(commit, indexes, key),

@@ -185,3 +185,116 @@ impl ServerDatacenter {
         Ok(Report::Session(renewed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lictor_types::command::Effect;
+    use lictor_types::session::{SessionBehavior, SessionDestroy};
+    use lictor_types::{Envelope, Timestamp};
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    struct World {
+        store: Store,
+        timers: Timers,
+        start: Instant,
+        requests: u64,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let world = Self { store: Store::new(), timers: Timers::default(), start: Instant::now(), requests: 0 };
+            let registration = serde_json::from_str(r#"{"Node":"n1","Address":"10.0.0.1"}"#).unwrap();
+            world.then(Command::Register(Box::new(registration)))
+        }
+
+        fn then(mut self, command: Command) -> Self {
+            self.apply(command);
+            self
+        }
+
+        fn apply(&mut self, command: Command) {
+            self.requests += 1;
+            let mut request_id = [0; 16];
+            request_id[..8].copy_from_slice(&self.requests.to_be_bytes());
+            let applied = self.store.apply(&Envelope { request_id, leader_time: Timestamp(0), command });
+            assert_eq!(applied.outcome.effect, Effect::Applied);
+        }
+
+        fn make(&mut self, id: &str) {
+            self.apply(Command::SessionCreate(Session {
+                id: id.into(),
+                name: String::new(),
+                node: "n1".parse().unwrap(),
+                lock_delay: 0,
+                behavior: SessionBehavior::Release,
+                ttl: "10s".into(),
+                node_checks: Vec::new(),
+                service_checks: Vec::new(),
+                create_index: Index(0),
+                modify_index: Index(0),
+            }));
+        }
+
+        /// The sessions that are due this many seconds after the start.
+        fn due(&mut self, seconds: f64) -> Vec<String> {
+            let now = self.start + Duration::from_secs_f64(seconds);
+            self.timers.follow(&self.store, now);
+            self.timers.take_due(now)
+        }
+    }
+
+    #[test]
+    fn a_session_ends_between_one_and_two_ttls_after_its_last_renewal() {
+        let mut world = World::new();
+        world.make("a");
+        world.make("b");
+        assert!(world.due(0.0).is_empty());
+        let renewal = world.start + TTL;
+        world.timers.set("b", renewal + life(TTL));
+        assert!(world.due(10.0).is_empty());
+        assert_eq!(world.due(20.0), ["a"]);
+        assert!(world.due(20.0 + 0.5).is_empty());
+        assert_eq!(world.due(30.0), ["b"]);
+        assert!(life(TTL) > TTL && life(TTL) < TTL * 2);
+    }
+
+    #[test]
+    fn a_new_leader_gives_every_session_a_whole_life() {
+        let mut world = World::new();
+        world.make("a");
+        assert!(world.due(0.0).is_empty());
+        world.timers = Timers::default();
+        assert!(world.due(15.0).is_empty());
+        assert!(world.due(25.0).is_empty());
+        assert_eq!(world.due(35.0), ["a"]);
+    }
+
+    #[test]
+    fn a_session_that_is_being_ended_cannot_be_renewed() {
+        let mut world = World::new();
+        world.make("a");
+        let timers = SessionTimers::default();
+        timers.start(&world.store);
+        let session = world.store.session("a").unwrap().clone();
+        assert!(timers.renew(&session));
+        let later = Instant::now() + TTL * 2;
+        assert_eq!(timers.timers.lock().take_due(later), ["a"]);
+        assert!(!timers.renew(&session));
+        assert_eq!(timers.count(), 0);
+    }
+
+    #[test]
+    fn timers_of_sessions_that_ended_otherwise_go() {
+        let mut world = World::new();
+        world.make("a");
+        world.make("b");
+        assert!(world.due(0.0).is_empty());
+        world.apply(Command::SessionDestroy(SessionDestroy { id: "a".into(), authorized_node: None }));
+        assert!(world.due(11.0).is_empty());
+        assert_eq!(world.timers.deadlines.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(world.timers.by_deadline.len(), 1);
+    }
+}

@@ -86,7 +86,8 @@ fn list<'a>(body: &'a Value, name: &str) -> Result<Option<&'a [Value]>, Refusal>
 fn lock_delay(body: &Value) -> Result<Duration, Refusal> {
     match given(body, "LockDelay") {
         None => Ok(LOCK_DELAY_DEFAULT),
-        Some(Value::String(text)) => duration::parse(text).map_err(|error| wrong("LockDelay", &error)),
+        Some(Value::String(text)) => duration::parse(text)
+            .map_err(|_| Refusal::bad_request(format!("Request decode failed: time: invalid duration {text:?}"))),
         Some(Value::Number(number)) => match number.as_f64().unwrap_or_default() {
             number if number < 0.0 => Err(wrong("LockDelay", &"it must not be below 0")),
             number if number < LOCK_DELAY_SECONDS_BELOW => Ok(Duration::from_secs_f64(number)),
@@ -202,7 +203,9 @@ mod tests {
         ] {
             assert_eq!(of(json!({"LockDelay": delay})).unwrap().lock_delay, nanos, "{delay}");
         }
-        assert!(of(json!({"LockDelay": "soon"})).unwrap_err().starts_with("Request decode failed: LockDelay: "));
+        assert!(
+            of(json!({"LockDelay": "soon"})).unwrap_err().starts_with("Request decode failed: time: invalid duration")
+        );
         assert!(of(json!({"LockDelay": -1})).is_err());
     }
 

@@ -147,11 +147,12 @@ pub(super) async fn put(ask: Ask, order: Order, body: TransactionBody) -> Answer
 }
 
 fn shown(order: &Order, outcome: TransactionOutcome) -> Result<Response, Failure> {
-    let some = |is_empty: bool| (!is_empty).then_some(());
-    let status = if outcome.errors.is_empty() { StatusCode::OK } else { StatusCode::CONFLICT };
-    let results = some(outcome.results.is_empty()).map(|()| outcome.results);
-    let errors = some(outcome.errors.is_empty()).map(|()| outcome.errors);
-    order.json_with(status, &Shown { results, errors })
+    let TransactionOutcome { results, errors } = outcome;
+    if errors.is_empty() {
+        order.json_with(StatusCode::OK, &Shown { results: Some(results), errors: None })
+    } else {
+        order.json_with(StatusCode::CONFLICT, &Shown { results: None, errors: Some(errors) })
+    }
 }
 
 /// The operation, or why it makes none, in the words of the answer.
