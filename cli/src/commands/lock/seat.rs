@@ -121,13 +121,9 @@ impl Seat {
                 continue;
             }
             let held = self.look(0).await.map_err(failed)?;
-            return Ok(held.entry(&self.lock_key()).map_or(0, |it| self.fencing_token(it)).to_string());
+            // The lock is deleted when nobody wants it, and its lock index with it; the store's index only grows.
+            return Ok(held.entry(&self.lock_key()).map_or(0, |it| it.modify_index.0).to_string());
         }
-    }
-
-    /// What grows with every holder: how often the lock was taken; for a semaphore when its list last changed.
-    fn fencing_token(&self, entry: &KvEntry) -> u64 {
-        if self.is_semaphore() { entry.modify_index.0 } else { entry.lock_index }
     }
 
     /// Nobody's other data is taken for a lock.
