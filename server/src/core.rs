@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
 use crate::leader::members::MemberTable;
+use crate::leader::sessions::SessionTimers;
 use crate::leader::{self, Founding};
 use crate::login::LoginMethods;
 use crate::raft::{self, Consensus, DataDirectory};
@@ -116,6 +117,7 @@ impl Core {
             seal: deps.seal,
             peers: RpcPool::new(Arc::clone(&deps.transport), &tasks),
             members: MemberTable::default(),
+            sessions: SessionTimers::default(),
             clock: deps.clock,
             rng: deps.rng,
             logins: deps.logins,

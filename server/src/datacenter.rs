@@ -23,6 +23,7 @@ use lictor_types::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::leader::members::MemberTable;
+use crate::leader::sessions::SessionTimers;
 use crate::login::LoginMethods;
 use crate::raft::{Consensus, ProposeError, ReadError};
 use crate::signatures::SignatureLimit;
@@ -38,6 +39,7 @@ pub struct ServerDatacenter {
     pub(crate) seal: Arc<SealKey>,
     pub(crate) peers: RpcPool,
     pub(crate) members: MemberTable,
+    pub(crate) sessions: SessionTimers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) logins: LoginMethods,
@@ -89,7 +91,9 @@ impl ServerDatacenter {
         self.consensus.lease_read().await.map_err(refuse_read)?;
         let rules = self.rules(credential)?;
         let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), command)?;
-        self.propose(request_id, authorized).await
+        let mut outcome = self.propose(request_id, authorized).await?;
+        rules.filter_effect(&mut outcome.effect);
+        Ok(outcome)
     }
 
     async fn propose(&self, request_id: RequestId, command: Authorized<Command>) -> Result<Outcome, Refusal> {
@@ -306,6 +310,7 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::ReadIndex
         | Operation::Login(_)
         | Operation::RenewLogin(_)
+        | Operation::RenewSession(_)
         | Operation::TransferLeader => true,
         Operation::Status
         | Operation::Probe

@@ -54,6 +54,10 @@ impl ServerDatacenter {
             Operation::JoinServer(server) => self.join_server(&server).await,
             Operation::Probe => Ok(Report::Probe(self.current_probe())),
             Operation::RemoveServer(id) => self.remove_server(credential, &id).await,
+            Operation::RenewSession(id) => {
+                self.require_leader()?;
+                self.renew_session(credential, &id).await
+            }
             Operation::ReadIndex => {
                 self.consensus.read_barrier().await.map_err(refuse_read)?;
                 Ok(Report::ReadIndex(self.consensus.applied()))

@@ -5,6 +5,7 @@ mod compare;
 mod comparison;
 mod consul;
 mod http;
+mod locks_script;
 mod script;
 
 use std::path::PathBuf;

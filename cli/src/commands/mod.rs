@@ -9,6 +9,7 @@ mod intention;
 mod join_token;
 mod keygen;
 mod kv;
+mod lock;
 mod members;
 mod operator;
 mod seal_key;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     /// Reads and writes the key/value store
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    /// Runs a child for as long as a lock is held
+    Lock(lock::LockFlags),
     /// Lists the members of a cluster
     Members(members::MembersFlags),
     /// Runs the Kubernetes operator
@@ -89,6 +92,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::JoinToken(command) => run_here(join_token::run(command)),
         Command::Keygen => keygen::run(),
         Command::Kv(command) => run_here(kv::run(command)),
+        Command::Lock(flags) => run_here(lock::run(flags)),
         Command::Members(flags) => run_here(members::run(flags)),
         Command::Operator(flags) => operator::run(flags),
         Command::SealKey(command) => seal_key::run(command),

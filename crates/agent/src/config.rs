@@ -249,6 +249,8 @@ pub struct Limits {
     pub http_max_conns_per_client: usize,
     /// Bytes of the largest value in the key/value store.
     pub kv_max_value_size: usize,
+    /// Bytes of the largest transaction.
+    pub txn_max_req_len: usize,
 }
 
 impl Config {

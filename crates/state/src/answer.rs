@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery};
-use lictor_types::{Access, Answer, Index, Intention, KvEntry, Node, NodeName, Query, Resource};
+use lictor_types::{Access, Answer, Index, Intention, KvEntry, Node, NodeName, Query, Resource, Session};
 
 use crate::access::{Authorized, Rules};
 use crate::changes::Table;
@@ -24,7 +24,7 @@ pub struct Answered {
 
 /// Chooses the rows that the asker may see, and remembers whether any was left out.
 pub(crate) struct Filter<'a> {
-    rules: &'a Rules,
+    pub(crate) rules: &'a Rules,
     pub(crate) filtered: bool,
 }
 
@@ -47,6 +47,11 @@ impl Filter<'_> {
 /// Whether a row with this meta has all that is asked for.
 pub(crate) fn has_meta(meta: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
     wanted.iter().all(|(key, value)| meta.get(key) == Some(value))
+}
+
+fn sessions<'a>(filter: &mut Filter<'_>, rows: impl Iterator<Item = &'a Session>) -> Answer {
+    let readable = rows.filter(|session| filter.may_read(Resource::Session, session.node.as_str()));
+    Answer::Sessions(readable.cloned().collect())
 }
 
 impl Store {
@@ -75,6 +80,14 @@ impl Store {
             Query::HealthState(it) => {
                 (self.index_with_meta(Table::Checks, &it.node_meta), Answer::Checks(self.health_state(filter, it)))
             }
+            Query::Session(id) => self.session_by_id(filter, id),
+            Query::NodeSessions(name) => {
+                let key = node_key(name);
+                let index = self.indexes.of_key(Table::NodeSessions, key.clone());
+                (index, sessions(filter, self.sessions.on_node(&key).map(|session| &**session)))
+            }
+            Query::Sessions => (self.indexes.of_table(Table::Sessions), sessions(filter, self.sessions.rows())),
+            Query::Transaction(operations) => (self.index, Answer::Transaction(self.look_up(filter, operations))),
             Query::CaRoots => (self.indexes.of_table(Table::Authority), Answer::CaRoots(self.cluster.roots())),
             Query::AuthoritySettings => {
                 let settings = self.authority().map(|authority| authority.settings.clone().unwrap_or_default());
@@ -95,6 +108,13 @@ impl Store {
             }
         };
         Answered { index: index.max(BIRTH), answer, filtered: filter.filtered }
+    }
+
+    /// A session never changes, so its index is that of its making; when it is gone, that of the last end of one.
+    fn session_by_id(&self, filter: &mut Filter<'_>, id: &str) -> (Index, Answer) {
+        let session = self.session(id);
+        let index = session.map_or_else(|| self.indexes.of_extinction(Table::Sessions), |it| it.modify_index);
+        (index, sessions(filter, session.into_iter()))
     }
 
     pub(crate) fn index_with_meta(&self, table: Table, meta: &BTreeMap<String, String>) -> Index {

@@ -14,7 +14,7 @@ use crate::tables::nodes::node_key;
 pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) -> Result<Vec<Requirement>, Refusal> {
     Ok(match command {
         Command::Register(registration) => needs_of_registration(store, registration)?,
-        Command::Deregister(what) => vec![needs_of_deregistration(store, rules, what)],
+        Command::Deregister(what) => vec![needs_of_deregistration(store, |need| rules.allows(need), what)],
         Command::Kv(kv) => {
             let resource = if kv.verb == KvVerb::DeleteTree { Resource::KeyPrefix } else { Resource::Key };
             vec![Requirement::write(resource, kv.key.as_str())]
@@ -27,7 +27,17 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
             vec![Requirement::write(Resource::Acl, "")]
         }
         Command::AuthorityConfigure(_) => vec![Requirement::write(Resource::Operator, "")],
-        Command::JoinTokenUse(_)
+        Command::SessionCreate(session) => vec![Requirement::write(Resource::Session, session.node.as_str())],
+        // A session that is not there is gone already, whoever asks.
+        Command::SessionDestroy(what) => store
+            .session(&what.id)
+            .map(|session| Requirement::write(Resource::Session, session.node.as_str()))
+            .into_iter()
+            .collect(),
+        // Judged operation by operation: what is denied is part of the answer.
+        Command::Transaction(_) => Vec::new(),
+        Command::SessionsExpire(_)
+        | Command::JoinTokenUse(_)
         | Command::ClusterInitialize(_)
         | Command::AuthorityInitialize(_)
         | Command::ServiceClaim(_)
@@ -61,15 +71,23 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         | Query::HealthState(_)
         | Query::CaRoots
         | Query::Intentions
+        | Query::Session(_)
+        | Query::NodeSessions(_)
+        | Query::Sessions
+        | Query::Transaction(_)
         | Query::ServiceIntentionsList => None,
     }
 }
 
 /// Who may write a node may take anything off it, as an agent must that tidies up after services it has no token of.
-fn needs_of_deregistration(store: &Store, rules: &Rules, what: &Deregistration) -> Requirement {
+pub(crate) fn needs_of_deregistration(
+    store: &Store,
+    allows: impl Fn(&Requirement) -> bool,
+    what: &Deregistration,
+) -> Requirement {
     let node = Requirement::write(Resource::Node, what.node.as_str());
     match store.service_behind(what) {
-        Some(service) if !service.is_empty() && !rules.allows(&node) => Requirement::write(Resource::Service, service),
+        Some(service) if !service.is_empty() && !allows(&node) => Requirement::write(Resource::Service, service),
         _ => node,
     }
 }

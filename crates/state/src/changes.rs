@@ -37,11 +37,17 @@ pub(crate) enum Table {
     /// The mesh CA.
     #[n(8)]
     Authority,
+    /// Sessions, by id.
+    #[n(20)]
+    Sessions,
+    /// The sessions of a node, by node.
+    #[n(21)]
+    NodeSessions,
 }
 
 impl Table {
     /// How many there are.
-    pub(crate) const COUNT: usize = 9;
+    pub(crate) const COUNT: usize = 11;
 }
 
 /// The keys that one or more commands touched.

@@ -23,9 +23,11 @@ mod indexes;
 mod login;
 pub mod published;
 mod replies;
+mod sessions;
 mod snapshot;
 mod store;
 mod tables;
+mod transaction;
 mod trie;
 pub mod watches;
 

@@ -11,9 +11,11 @@ use crate::replies::{Replies, Reply};
 use crate::tables::checks::Checks;
 use crate::tables::cluster::Cluster;
 use crate::tables::intentions::Intentions;
-use crate::tables::kv::Kv;
+use crate::tables::kv::{Holders, Kv};
+use crate::tables::lock_delays::LockDelays;
 use crate::tables::nodes::Nodes;
 use crate::tables::services::Services;
+use crate::tables::sessions::Sessions;
 use crate::tables::tokens::Tokens;
 
 /// The replicated state. A clone is cheap and is a consistent snapshot.
@@ -26,6 +28,8 @@ pub struct Store {
     pub(crate) services: Services,
     pub(crate) checks: Checks,
     pub(crate) kv: Kv,
+    pub(crate) sessions: Sessions,
+    pub(crate) lock_delays: LockDelays,
     pub(crate) intentions: Intentions,
     pub(crate) tokens: Tokens,
     pub(crate) cluster: Cluster,
@@ -62,6 +66,8 @@ impl Store {
             services: Services::default(),
             checks: Checks::default(),
             kv: Kv::default(),
+            sessions: Sessions::default(),
+            lock_delays: LockDelays::default(),
             intentions: Intentions::default(),
             tokens: Tokens::default(),
             cluster: Cluster::default(),
@@ -85,6 +91,7 @@ impl Store {
             return Applied { outcome: outcome.clone(), changes: Changes::default() };
         }
         self.kv.reap(self.leader_time);
+        self.lock_delays.reap(self.leader_time);
         self.tokens.reap(self.leader_time);
         self.index = self.index.next();
         let mut commit = Commit { at: self.index, now: self.leader_time, changes: Changes::default() };
@@ -101,7 +108,14 @@ impl Store {
             Command::Register(it) => self.register(commit, it),
             Command::RegisterWithin(it) => self.register_within(commit, it),
             Command::Deregister(it) => self.deregister(commit, it),
-            Command::Kv(it) => self.kv.apply(commit, indexes, it),
+            Command::Kv(it) => {
+                let holders = Holders { sessions: &self.sessions, delays: &self.lock_delays };
+                self.kv.apply(commit, indexes, holders, it)
+            }
+            Command::SessionCreate(it) => self.create_session(commit, it),
+            Command::SessionDestroy(it) => self.destroy_session(commit, it),
+            Command::SessionsExpire(ids) => Ok(self.expire_sessions(commit, ids)),
+            Command::Transaction(it) => self.transact(commit, it),
             Command::IntentionsSet(it) => self.intentions.set_entry(commit, indexes, it),
             Command::IntentionsDelete(it) => Ok(self.intentions.delete_entry(commit, indexes, it)),
             Command::IntentionUpsert(it) => self.intentions.upsert(commit, indexes, it),

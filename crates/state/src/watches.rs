@@ -139,6 +139,11 @@ fn places(query: &Query) -> Vec<Place> {
         Query::IntentionMatch(it) => {
             vec![exact(Table::Intentions, &it.name), exact(Table::Intentions, WILDCARD)]
         }
+        Query::Session(id) => vec![exact(Table::Sessions, id)],
+        Query::NodeSessions(node) => vec![exact(Table::NodeSessions, &node.key())],
+        Query::Sessions => vec![all(Table::Sessions)],
+        // It never waits.
+        Query::Transaction(_) => Vec::new(),
         Query::ServiceIntentions(name) => vec![exact(Table::Intentions, name)],
     }
 }

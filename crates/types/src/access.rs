@@ -31,6 +31,9 @@ pub enum Resource {
     /// The cluster as such; has no name.
     #[n(7)]
     Operator,
+    /// The sessions of a node.
+    #[n(20)]
+    Session,
 }
 
 impl Resource {
@@ -44,6 +47,7 @@ impl Resource {
             Self::Intention => "intention",
             Self::Key | Self::KeyPrefix => "key",
             Self::Operator => "operator",
+            Self::Session => "session",
         }
     }
 }

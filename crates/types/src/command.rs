@@ -7,10 +7,12 @@ use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
 use crate::authority::{AuthorityRecord, AuthoritySettings};
+use crate::session::SessionDestroy;
 use crate::token::JoinToken;
+use crate::transaction::TransactionOutcome;
 use crate::{
-    CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions,
-    SourceIntention, Timestamp, Token, json,
+    CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions, Session,
+    SourceIntention, Timestamp, Token, Transaction, json,
 };
 
 /// A request's id: made by the first agent that takes it and kept over every retry and relay.
@@ -93,6 +95,18 @@ pub enum Command {
     /// Sets how the mesh CA signs.
     #[n(62)]
     AuthorityConfigure(#[n(0)] AuthoritySettings),
+    /// Makes a session.
+    #[n(20)]
+    SessionCreate(#[n(0)] Session),
+    /// Ends a session.
+    #[n(21)]
+    SessionDestroy(#[n(0)] SessionDestroy),
+    /// Ends the sessions with these ids, which nobody renewed in time.
+    #[n(22)]
+    SessionsExpire(#[n(0)] Vec<String>),
+    /// Several operations, all or none.
+    #[n(23)]
+    Transaction(#[n(0)] Transaction),
 }
 
 impl std::fmt::Debug for AuthorityRecord {
@@ -268,7 +282,7 @@ pub struct KvCommand {
 }
 
 /// What to do with a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum KvVerb {
     /// Store.
     #[n(0)]
@@ -285,6 +299,12 @@ pub enum KvVerb {
     /// Remove everything that starts with the key.
     #[n(4)]
     DeleteTree,
+    /// Take the lock for this session and store, if nobody else holds it and no lock-delay runs.
+    #[n(20)]
+    Lock(#[n(0)] String),
+    /// Give the lock of this session back and store, if it holds it.
+    #[n(21)]
+    Unlock(#[n(0)] String),
 }
 
 /// Sets all intentions of one destination.
@@ -359,4 +379,7 @@ pub enum Effect {
     /// It cannot be done, so nothing changed.
     #[n(2)]
     Refused(#[n(0)] Refusal),
+    /// It was a transaction; with errors in it, nothing changed.
+    #[n(20)]
+    Transaction(#[n(0)] Box<TransactionOutcome>),
 }

@@ -21,7 +21,9 @@ pub mod query;
 pub mod refusal;
 pub mod rpc;
 pub mod service;
+pub mod session;
 pub mod token;
+pub mod transaction;
 
 pub use access::{Access, Requirement, Resource};
 pub use authority::{AuthorityRecord, CaRoot, CaRoots, LeafCertificate};
@@ -38,4 +40,6 @@ pub use query::{Answer, Query, Read};
 pub use refusal::Refusal;
 pub use rpc::{Credential, Operation, Report};
 pub use service::{CheckServiceNode, NodeService, ServiceNode};
+pub use session::Session;
 pub use token::Token;
+pub use transaction::Transaction;

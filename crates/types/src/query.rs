@@ -7,7 +7,9 @@ use minicbor::{Decode, Encode};
 use crate::authority::AuthoritySettings;
 use crate::{
     CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
-    ServiceNode, service::NodeServices,
+    ServiceNode, Session,
+    service::NodeServices,
+    transaction::{TransactionOperation, TransactionOutcome},
 };
 
 /// A question.
@@ -70,6 +72,18 @@ pub enum Query {
     /// How the mesh CA signs.
     #[n(60)]
     AuthoritySettings,
+    /// One session by id.
+    #[n(20)]
+    Session(#[n(0)] String),
+    /// The sessions of a node.
+    #[n(21)]
+    NodeSessions(#[n(0)] NodeName),
+    /// All sessions.
+    #[n(22)]
+    Sessions,
+    /// A transaction that only looks.
+    #[n(23)]
+    Transaction(#[n(0)] Vec<TransactionOperation>),
 }
 
 /// The keys under a prefix.
@@ -220,4 +234,10 @@ pub enum Answer {
     /// To `AuthoritySettings`; none until the first leader has made the mesh CA.
     #[n(60)]
     AuthoritySettings(#[n(0)] Option<AuthoritySettings>),
+    /// To `Session`, `NodeSessions`, `Sessions`.
+    #[n(20)]
+    Sessions(#[n(0)] Vec<Session>),
+    /// To `Transaction`.
+    #[n(21)]
+    Transaction(#[n(0)] TransactionOutcome),
 }

@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
-    Requirement, ServiceName,
+    Requirement, ServiceName, Session,
 };
 
 /// Who asks: the secret of an ACL token, or nobody.
@@ -171,6 +171,9 @@ pub enum Operation {
     /// A server has renewed this node's certificate: the token of its login lives as long.
     #[n(60)]
     RenewLogin(#[n(0)] NodeName),
+    /// Give the session with this id another TTL of life.
+    #[n(20)]
+    RenewSession(#[n(0)] String),
 }
 
 /// Sign a leaf certificate.
@@ -248,6 +251,9 @@ pub enum Report {
     /// To `Login`.
     #[n(9)]
     Granted(#[n(0)] Box<LoginGrant>),
+    /// To `RenewSession`: none when there is no such session.
+    #[n(20)]
+    Session(#[n(0)] Option<Box<Session>>),
 }
 
 /// Who leads, and who votes.

@@ -6,6 +6,9 @@
 #![allow(clippy::too_many_lines, reason = "one line per message")]
 #![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
 
+#[path = "golden/locks.rs"]
+mod locks;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;

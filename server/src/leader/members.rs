@@ -248,7 +248,7 @@ async fn declare_predecessor_failed(datacenter: &ServerDatacenter, name: &NodeNa
     };
     match datacenter.write_as(Duty::Reconcile, Command::Register(Box::new(registration))).await?.effect {
         Effect::Refused(refusal) => Err(refusal),
-        Effect::Applied | Effect::NotApplied => Ok(()),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`establish`]: what a cluster must have before anything else: its name, the mesh CA, the management token.
 //! - [`members`]: who is alive, written into the catalog.
 //! - [`membership`]: which servers vote.
+//! - [`sessions`]: which sessions nobody renewed in time.
 //!
 //! A duty never waits for another and holds nothing that a new leader would miss: it looks at the state again.
 
@@ -10,6 +11,7 @@ mod catalog;
 pub mod establish;
 pub mod members;
 pub mod membership;
+pub mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,7 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
             }
             duties.stop(Duration::from_secs(5)).await;
             datacenter.members.end();
+            datacenter.sessions.end();
             tracing::info!("cluster leadership lost");
         }
         if leader.changed().await.is_err() {
@@ -47,10 +50,13 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
 
 fn start_duties(datacenter: &Arc<ServerDatacenter>, founding: &Arc<Founding>, duties: &Tasks) {
     datacenter.members.start(&datacenter.published.load());
+    datacenter.sessions.start(&datacenter.published.load());
     let (here, founding) = (Arc::clone(datacenter), Arc::clone(founding));
     duties.spawn(async move { establish::until_done(&here, &founding).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { members::reconcile(&here).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { membership::keep(&here).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { sessions::expire(&here).await });
 }

@@ -455,9 +455,14 @@ fn limits(keys: &mut Keys<'_>) -> Limits {
     if u64::from(kv_max_value_size) > KV_VALUE_BYTES_MAX {
         keys.invalid(format!("limits.kv_max_value_size {kv_max_value_size} is more than {KV_VALUE_BYTES_MAX}"));
     }
+    let txn_max_req_len = keys.count("limits.txn_max_req_len").unwrap_or(512 * 1024);
+    if u64::from(txn_max_req_len) > KV_VALUE_BYTES_MAX {
+        keys.invalid(format!("limits.txn_max_req_len {txn_max_req_len} is more than {KV_VALUE_BYTES_MAX}"));
+    }
     Limits {
         http_max_conns_per_client: keys.count("limits.http_max_conns_per_client").unwrap_or(200) as usize,
         kv_max_value_size: kv_max_value_size as usize,
+        txn_max_req_len: txn_max_req_len as usize,
     }
 }
 

@@ -78,7 +78,10 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("enable_local_script_checks", Flag),
     ("enable_script_checks", Flag),
     ("leave_on_terminate", Flag),
-    ("limits", Object(&[("http_max_conns_per_client", Count), ("kv_max_value_size", Count)])),
+    (
+        "limits",
+        Object(&[("http_max_conns_per_client", Count), ("kv_max_value_size", Count), ("txn_max_req_len", Count)]),
+    ),
     ("log_json", Flag),
     ("log_level", Text),
     ("login", Object(&[("kubernetes", Object(&[("config_file", Text)]))])),

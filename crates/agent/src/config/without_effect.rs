@@ -98,7 +98,6 @@ pub const WITHOUT_EFFECT: &[WithoutEffect] = &[
     quiet("limits.rpc_max_burst", "requests are limited by connection and by size"),
     quiet("limits.rpc_max_conns_per_client", "agents keep one connection"),
     quiet("limits.rpc_rate", "requests are limited by connection and by size"),
-    quiet("limits.txn_max_req_len", "a body is limited by the largest value"),
     warn("log_file", "logs go to the standard output"),
     quiet("log_rotate_bytes", "logs go to the standard output"),
     quiet("log_rotate_duration", "logs go to the standard output"),

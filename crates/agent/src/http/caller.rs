@@ -18,6 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use lictor_types::command::Effect;
 use lictor_types::rpc::{Operation, Report};
+use lictor_types::transaction::TransactionOutcome;
 use lictor_types::{Answer, Command, Consistency, Credential, Freshness, Index, Query, Read, Refusal, Requirement};
 use serde::Serialize;
 
@@ -124,7 +125,17 @@ impl Order {
         match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
             Effect::Applied => Ok(true),
             Effect::NotApplied => Ok(false),
+            Effect::Transaction(outcome) => Ok(outcome.errors.is_empty()),
             Effect::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Changes the state by a transaction; what came of it.
+    pub(super) async fn transact(&self, command: Command) -> Result<TransactionOutcome, Failure> {
+        match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
+            Effect::Transaction(outcome) => Ok(*outcome),
+            Effect::Refused(refusal) => Err(refusal.into()),
+            Effect::Applied | Effect::NotApplied => Err(Failure::unexpected_answer()),
         }
     }
 }
@@ -216,6 +227,13 @@ impl Meta {
             filtered: self.filtered || other.filtered,
             ..self
         }
+    }
+
+    /// `response` with Consul's headers of a read that nobody can wait on.
+    pub(super) fn onto_without_index(self, response: Response) -> Response {
+        let mut response = self.onto(response);
+        response.headers_mut().remove(X_CONSUL_INDEX);
+        response
     }
 
     /// `response` with Consul's headers of a read.

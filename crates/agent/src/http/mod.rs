@@ -31,9 +31,11 @@ mod operator;
 mod params;
 mod routes;
 mod serve;
+mod session;
 mod status;
 #[cfg(test)]
 mod tests;
+mod txn;
 
 use std::sync::Arc;
 

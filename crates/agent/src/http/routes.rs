@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_services, ca_configuration, catalog, config_entries, connect,
-    health, kv, leaf, operator, status,
+    health, kv, leaf, operator, session, status, txn,
 };
 use crate::agent::Agent;
 
@@ -69,7 +69,7 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables = [kv_and_catalog(), agent_local(), mesh_and_cluster()];
+    let tables = [kv_and_catalog(), locks(), agent_local(), mesh_and_cluster()];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -101,6 +101,18 @@ fn kv_and_catalog() -> Table {
         ("/v1/health/state/{*name}", endpoint().get(health::state)),
         ("/v1/health/service/{*name}", endpoint().get(health::service)),
         ("/v1/health/connect/{*name}", endpoint().get(health::connect)),
+    ]
+}
+
+fn locks() -> Table {
+    vec![
+        ("/v1/session/create", endpoint().put(session::create)),
+        ("/v1/session/destroy/{*name}", endpoint().put(session::destroy)),
+        ("/v1/session/renew/{*name}", endpoint().put(session::renew)),
+        ("/v1/session/info/{*name}", endpoint().get(session::info)),
+        ("/v1/session/node/{*name}", endpoint().get(session::node)),
+        ("/v1/session/list", endpoint().get(session::list_all)),
+        ("/v1/txn", endpoint().put(txn::put)),
     ]
 }
 

@@ -168,7 +168,7 @@ impl Driver {
         let Some((credential, command)) = self.command(job) else { return Ok(Round::Done) };
         let outcome = self.datacenter.write(&credential, command).await;
         let refusal = match outcome.map(|outcome| outcome.effect) {
-            Ok(Effect::Applied | Effect::NotApplied) => {
+            Ok(Effect::Applied | Effect::NotApplied | Effect::Transaction(_)) => {
                 match job {
                     Job::Node => tracing::info!("Synced node info"),
                     other => tracing::info!(job = ?other, "told the catalog"),

@@ -9,8 +9,10 @@ pub(crate) mod checks;
 pub(crate) mod cluster;
 pub(crate) mod intentions;
 pub(crate) mod kv;
+pub(crate) mod lock_delays;
 pub(crate) mod nodes;
 pub(crate) mod services;
+pub(crate) mod sessions;
 pub(crate) mod tokens;
 
 /// A key of a table: cheap to clone, because maps copy their nodes.

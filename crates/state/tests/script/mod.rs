@@ -1,5 +1,6 @@
 //! The words of the golden scripts.
 
+mod locks;
 mod show;
 
 use std::collections::BTreeMap;
@@ -115,6 +116,7 @@ impl Runner {
         let mut lines = vec![match applied.outcome.effect {
             Effect::Applied => format!("@{index} applied"),
             Effect::NotApplied => format!("@{index} not applied"),
+            Effect::Transaction(outcome) => format!("@{index} {}", show::transaction(&outcome).join("\n    ")),
             Effect::Refused(refusal) => format!("@{index} refused {}: {refusal}", refusal.status()),
         }];
         for (name, watch) in &mut self.watches {
@@ -196,7 +198,7 @@ fn query_of(line: &str) -> Option<Query> {
         }
         ("entry", _) => Query::ServiceIntentions(first.into()),
         ("entries", _) => Query::ServiceIntentionsList,
-        _ => return None,
+        _ => return locks::query_of(&arguments, line),
     })
 }
 
@@ -257,7 +259,8 @@ fn command_of(line: &str) -> Command {
         }),
         "use-join-token" => Command::JoinTokenUse(lookup(first)),
         "claim" => Command::ServiceClaim(ServiceClaim { service: first.into(), namespace: arguments.word(3).into() }),
-        other => panic!("{other:?} is neither a question nor a command"),
+        other => locks::command_of(&arguments, line)
+            .unwrap_or_else(|| panic!("{other:?} is neither a question nor a command")),
     }
 }
 
