@@ -17,6 +17,7 @@ use lictor_types::rpc::{Operation, Probe, ServerAddress};
 use lictor_types::{Credential, Member, Query};
 use tokio::sync::watch;
 
+use crate::archive::{self, Archives};
 use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
 use crate::leader::members::MemberTable;
@@ -109,6 +110,7 @@ impl Core {
             initialized: consensus.is_initialized().await,
         });
         let (fatal, fatal_seen) = watch::channel(None);
+        let (archives, restores) = Archives::new(&deps.directory);
         let datacenter = Arc::new(ServerDatacenter {
             consensus,
             published,
@@ -122,8 +124,11 @@ impl Core {
             settings: settings.server,
             signatures: SignatureLimit::default(),
             probe: probe_seen,
+            archives,
         });
         rpc.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, rpc.clone()));
+        tasks.spawn(archive::restore::run(Arc::clone(&datacenter), restores));
+        tasks.spawn(archive::sweep(Arc::clone(&datacenter)));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));
         tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal));
         let join: Vec<String> = settings.join.into_iter().filter(|it| *it != settings.own.address).collect();

@@ -44,6 +44,7 @@ pub struct ServerDatacenter {
     pub(crate) settings: ServerSettings,
     pub(crate) signatures: SignatureLimit,
     pub(crate) probe: tokio::sync::watch::Receiver<lictor_types::rpc::Probe>,
+    pub(crate) archives: crate::archive::Archives,
 }
 
 /// What of the configuration the waist needs.
@@ -306,11 +307,17 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::ReadIndex
         | Operation::Login(_)
         | Operation::RenewLogin(_)
+        | Operation::RestoreOpen(_)
+        | Operation::RestoreWrite(_)
+        | Operation::RestoreFinish(_)
         | Operation::TransferLeader => true,
         Operation::Status
         | Operation::Probe
         | Operation::SignLeaf(_)
         | Operation::SignAgent(_)
+        | Operation::SnapshotOpen(_)
+        | Operation::SnapshotRead(_)
+        | Operation::Usage
         | Operation::Authorize(_) => false,
     }
 }

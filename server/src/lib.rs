@@ -11,6 +11,7 @@
 //! - Nothing outside `raft` names the consensus library.
 //! - A server certificate is needed to speak raft; a mesh certificate never is one.
 
+pub mod archive;
 pub mod boot;
 pub mod bootstrap;
 pub mod core;

@@ -2,3 +2,4 @@
 
 mod durability;
 mod membership;
+mod snapshot;

@@ -2,6 +2,7 @@
 
 mod agent;
 mod catalog;
+mod completion;
 mod config;
 mod connect;
 mod info;
@@ -14,6 +15,7 @@ mod operator;
 mod seal_key;
 mod services;
 mod sidecar;
+mod snapshot;
 mod tls;
 mod validate;
 mod version;
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     /// Lists nodes, services and datacenters of the catalog
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Prints what a shell needs to complete commands and flags
+    Completion(completion::CompletionFlags),
     /// Reads and writes config entries
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -52,6 +56,8 @@ pub(crate) enum Command {
     /// Reads and writes the key/value store
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    /// Writes the manual, one page for every command
+    Man(completion::ManFlags),
     /// Lists the members of a cluster
     Members(members::MembersFlags),
     /// Runs the Kubernetes operator
@@ -64,6 +70,9 @@ pub(crate) enum Command {
     Services(services::ServicesCommand),
     /// Runs the agent and proxy beside an application
     Sidecar(Box<sidecar::SidecarFlags>),
+    /// Saves, restores and inspects the state of the servers
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Makes the servers' CA and their certificates
     #[command(subcommand)]
     Tls(tls::TlsCommand),
@@ -81,6 +90,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
     match command {
         Command::Agent(flags) => agent::run(*flags),
         Command::Catalog(command) => run_here(catalog::run(command)),
+        Command::Completion(flags) => completion::completion(&flags),
         Command::Config(command) => run_here(config::run(command)),
         Command::Connect(command) => run_here(connect::run(command)),
         Command::Dev(flags) => crate::dev::run(flags),
@@ -89,11 +99,13 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::JoinToken(command) => run_here(join_token::run(command)),
         Command::Keygen => keygen::run(),
         Command::Kv(command) => run_here(kv::run(command)),
+        Command::Man(flags) => completion::man(&flags),
         Command::Members(flags) => run_here(members::run(flags)),
         Command::Operator(flags) => operator::run(flags),
         Command::SealKey(command) => seal_key::run(command),
         Command::Services(command) => run_here(services::run(command)),
         Command::Sidecar(flags) => sidecar::run(*flags),
+        Command::Snapshot(command) => run_here(snapshot::run(command)),
         Command::Tls(command) => tls::run(command),
         Command::Validate(flags) => validate::run(flags),
         Command::Version(flags) => version::run(&flags, called_consul),

@@ -58,6 +58,8 @@ pub enum Duty {
     Membership,
     /// Let a workload or an agent in that has proven who it is.
     Login,
+    /// Replace the state by a snapshot that was verified.
+    Restore,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -94,7 +94,8 @@ impl Store {
                 (self.indexes.of_table(Table::Intentions), Answer::ServiceIntentionsList(entries.cloned().collect()))
             }
         };
-        Answered { index: index.max(BIRTH), answer, filtered: filter.filtered }
+        // After a restore rows are older than what readers were told before it.
+        Answered { index: index.max(self.floor).max(BIRTH), answer, filtered: filter.filtered }
     }
 
     pub(crate) fn index_with_meta(&self, table: Table, meta: &BTreeMap<String, String>) -> Index {

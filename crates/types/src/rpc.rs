@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
 use crate::{
     Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
     Requirement, ServiceName,
@@ -171,6 +172,24 @@ pub enum Operation {
     /// A server has renewed this node's certificate: the token of its login lives as long.
     #[n(60)]
     RenewLogin(#[n(0)] NodeName),
+    /// Take a snapshot for a person.
+    #[n(70)]
+    SnapshotOpen(#[n(0)] SnapshotOpen),
+    /// Read it, piece by piece.
+    #[n(71)]
+    SnapshotRead(#[n(0)] SnapshotRead),
+    /// Begin to restore a snapshot.
+    #[n(72)]
+    RestoreOpen(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
+    /// Hand it over, piece by piece.
+    #[n(73)]
+    RestoreWrite(#[n(0)] RestoreWrite),
+    /// All is handed over: verify it and replace the state. Asked again until it is done.
+    #[n(74)]
+    RestoreFinish(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
+    /// How many of what there are.
+    #[n(75)]
+    Usage,
 }
 
 /// Sign a leaf certificate.
@@ -248,6 +267,18 @@ pub enum Report {
     /// To `Login`.
     #[n(9)]
     Granted(#[n(0)] Box<LoginGrant>),
+    /// To `SnapshotOpen`.
+    #[n(70)]
+    SnapshotOpened(#[n(0)] SnapshotOpened),
+    /// To `SnapshotRead`.
+    #[n(71)]
+    SnapshotPiece(#[n(0)] SnapshotPiece),
+    /// To `RestoreFinish`: the index of the restored state; none while it is being worked on.
+    #[n(72)]
+    Restored(#[n(0)] Option<Index>),
+    /// To `Usage`.
+    #[n(73)]
+    Usage(#[n(0)] Usage),
 }
 
 /// Who leads, and who votes.

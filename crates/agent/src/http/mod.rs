@@ -31,9 +31,11 @@ mod operator;
 mod params;
 mod routes;
 mod serve;
+mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 
