@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::archive::{self, Archives};
 use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
+use crate::figures::{self, ServerFigures};
 use crate::leader::members::MemberTable;
 use crate::leader::{self, Founding};
 use crate::login::LoginMethods;
@@ -125,8 +126,10 @@ impl Core {
             signatures: SignatureLimit::default(),
             probe: probe_seen,
             archives,
+            figures: ServerFigures::default(),
         });
         rpc.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, rpc.clone()));
+        figures::show_gauges(&datacenter);
         tasks.spawn(archive::restore::run(Arc::clone(&datacenter), restores));
         tasks.spawn(archive::sweep(Arc::clone(&datacenter)));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));

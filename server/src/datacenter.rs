@@ -45,6 +45,7 @@ pub struct ServerDatacenter {
     pub(crate) signatures: SignatureLimit,
     pub(crate) probe: tokio::sync::watch::Receiver<lictor_types::rpc::Probe>,
     pub(crate) archives: crate::archive::Archives,
+    pub(crate) figures: crate::figures::ServerFigures,
 }
 
 /// What of the configuration the waist needs.
@@ -94,8 +95,11 @@ impl ServerDatacenter {
     }
 
     async fn propose(&self, request_id: RequestId, command: Authorized<Command>) -> Result<Outcome, Refusal> {
+        let begin = Instant::now();
+        let of_command = self.figures.sample_of(command.get());
         let envelope = Envelope { request_id, leader_time: self.now(), command: command.into_inner() };
         let bytes = self.consensus.propose(encoding::encode(&envelope)).await.map_err(refuse_proposal)?;
+        self.figures.committed(of_command, begin.elapsed());
         let outcome: Outcome = encoding::decode(&bytes).map_err(|error| Refusal::failed(error.to_string()))?;
         Ok(outcome)
     }
@@ -209,6 +213,7 @@ impl ServerDatacenter {
     }
 
     fn answer(&self, credential: &Credential, query: Query) -> Result<Read, Refusal> {
+        self.figures.queries.increment();
         let rules = self.rules(credential)?;
         let query = self.authorizer.authorize_query(&rules, query)?;
         let answered = self.published.load().answer(&query);
@@ -252,6 +257,7 @@ impl ServerDatacenter {
     /// Serves a request of another agent or server. `forwarded` ones are served here or refused.
     pub(crate) async fn serve(&self, request: Request) -> Response {
         let Request { credential, body, forwarded } = request;
+        self.figures.requests.increment();
         let done = match body {
             RequestBody::Write(write) => {
                 let WriteRequest { request_id, command } = *write;
@@ -272,7 +278,10 @@ impl ServerDatacenter {
                 self.operate_anywhere(&credential, operation).await.map(Response::Report)
             }
         };
-        done.unwrap_or_else(Response::Refused)
+        done.unwrap_or_else(|refusal| {
+            self.figures.request_errors.increment();
+            Response::Refused(refusal)
+        })
     }
 }
 

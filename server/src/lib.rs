@@ -16,6 +16,7 @@ pub mod boot;
 pub mod bootstrap;
 pub mod core;
 pub mod datacenter;
+pub mod figures;
 pub mod leader;
 pub mod login;
 pub mod material;

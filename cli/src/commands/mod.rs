@@ -11,12 +11,14 @@ mod join_token;
 mod keygen;
 mod kv;
 mod members;
+mod monitor;
 mod operator;
 mod seal_key;
 mod services;
 mod sidecar;
 mod snapshot;
 mod tls;
+mod usage;
 mod validate;
 mod version;
 
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     Man(completion::ManFlags),
     /// Lists the members of a cluster
     Members(members::MembersFlags),
+    /// Shows the log of an agent as it is written
+    Monitor(monitor::MonitorFlags),
     /// Runs the Kubernetes operator
     Operator(operator::OperatorFlags),
     /// Makes the key that secrets in the servers' state are sealed with
@@ -101,6 +105,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::Kv(command) => run_here(kv::run(command)),
         Command::Man(flags) => completion::man(&flags),
         Command::Members(flags) => run_here(members::run(flags)),
+        Command::Monitor(flags) => run_here(monitor::run(flags)),
         Command::Operator(flags) => operator::run(flags),
         Command::SealKey(command) => seal_key::run(command),
         Command::Services(command) => run_here(services::run(command)),

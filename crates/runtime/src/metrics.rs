@@ -303,7 +303,8 @@ impl Metrics {
             (window.count > 0).then(|| {
                 let count = window.count as f64;
                 let mean = window.sum / count;
-                let variance = if window.count < 2 { 0.0 } else { (window.squares - mean * window.sum) / (count - 1.0) };
+                let variance =
+                    if window.count < 2 { 0.0 } else { (window.squares - mean * window.sum) / (count - 1.0) };
                 Summary {
                     name: naming.of(name),
                     labels: owned(labels),

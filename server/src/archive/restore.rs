@@ -92,6 +92,14 @@ fn no_such() -> Refusal {
     ))
 }
 
+/// After all was handed over the leader that is gone may have come as far as the commit.
+fn lost() -> Refusal {
+    Refusal::failed(
+        "the leader does not know of this restore: the leader changed while it was at work; the restore may or may not \
+         have taken effect, but never in part: look at the state, and restore it again if need be",
+    )
+}
+
 impl ServerDatacenter {
     pub(super) fn open_restore(&self, id: TransferId) -> Result<(), Refusal> {
         self.require_leader()?;
@@ -150,7 +158,7 @@ impl ServerDatacenter {
     pub(super) async fn finish_restore(&self, id: TransferId) -> Result<Option<Index>, Refusal> {
         let mut progress = {
             let mut upload = self.archives.upload.lock();
-            let upload = upload.as_mut().filter(|upload| upload.id == id).ok_or_else(no_such)?;
+            let upload = upload.as_mut().filter(|upload| upload.id == id).ok_or_else(lost)?;
             upload.used = Instant::now();
             match &upload.progress {
                 Some(progress) => progress.clone(),

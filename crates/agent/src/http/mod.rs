@@ -27,6 +27,8 @@ mod json;
 mod kv;
 mod leaf;
 mod limits;
+mod metrics;
+mod monitor;
 mod operator;
 mod params;
 mod routes;
@@ -35,6 +37,8 @@ mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upkeep_tests;
 mod usage;
 
 use std::sync::Arc;
