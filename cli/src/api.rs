@@ -84,6 +84,11 @@ impl Api {
         }
     }
 
+    /// Any server may answer.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// What changes things; writes are never stale.
     pub(crate) fn client(&self) -> &Client {
         &self.client

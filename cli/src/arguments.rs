@@ -61,6 +61,11 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Parsed {
     }
 }
 
+/// Every command and flag.
+pub(crate) fn definitions() -> Command {
+    Arguments::command()
+}
+
 /// Rewrites every flag to two dashes, with its value behind `=`.
 fn normalise(root: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     let mut command = root;

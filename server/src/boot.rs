@@ -10,6 +10,7 @@ use lictor_agent::agent::{Agent, AgentIdentity};
 use lictor_agent::client::{self, ClientAgent, ClientDeps, ClientError, ClientIdentity};
 use lictor_agent::config::Config;
 use lictor_agent::doors::{self, Doors};
+use lictor_agent::figures::Figures;
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::session::Proof;
 use lictor_identity::{RenewableChain, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
@@ -242,6 +243,7 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         tokens: local.tokens(),
         clock,
         rng,
+        figures: Figures::new(core.datacenter.metrics(), &config),
         config: Arc::new(config),
     });
     local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks));

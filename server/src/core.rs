@@ -17,8 +17,10 @@ use lictor_types::rpc::{Operation, Probe, ServerAddress};
 use lictor_types::{Credential, Member, Query};
 use tokio::sync::watch;
 
+use crate::archive::{self, Archives};
 use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
+use crate::figures::{self, ServerFigures};
 use crate::leader::members::MemberTable;
 use crate::leader::sessions::SessionTimers;
 use crate::leader::{self, Founding};
@@ -110,6 +112,7 @@ impl Core {
             initialized: consensus.is_initialized().await,
         });
         let (fatal, fatal_seen) = watch::channel(None);
+        let (archives, restores) = Archives::new(&deps.directory);
         let datacenter = Arc::new(ServerDatacenter {
             consensus,
             published,
@@ -124,8 +127,13 @@ impl Core {
             settings: settings.server,
             signatures: SignatureLimit::default(),
             probe: probe_seen,
+            archives,
+            figures: ServerFigures::default(),
         });
         rpc.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, rpc.clone()));
+        figures::show_gauges(&datacenter);
+        tasks.spawn(archive::restore::run(Arc::clone(&datacenter), restores));
+        tasks.spawn(archive::sweep(Arc::clone(&datacenter)));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));
         tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal));
         let join: Vec<String> = settings.join.into_iter().filter(|it| *it != settings.own.address).collect();

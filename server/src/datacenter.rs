@@ -46,6 +46,8 @@ pub struct ServerDatacenter {
     pub(crate) settings: ServerSettings,
     pub(crate) signatures: SignatureLimit,
     pub(crate) probe: tokio::sync::watch::Receiver<lictor_types::rpc::Probe>,
+    pub(crate) archives: crate::archive::Archives,
+    pub(crate) figures: crate::figures::ServerFigures,
 }
 
 /// What of the configuration the waist needs.
@@ -97,8 +99,11 @@ impl ServerDatacenter {
     }
 
     async fn propose(&self, request_id: RequestId, command: Authorized<Command>) -> Result<Outcome, Refusal> {
+        let begin = Instant::now();
+        let of_command = self.figures.sample_of(command.get());
         let envelope = Envelope { request_id, leader_time: self.now(), command: command.into_inner() };
         let bytes = self.consensus.propose(encoding::encode(&envelope)).await.map_err(refuse_proposal)?;
+        self.figures.committed(of_command, begin.elapsed());
         let outcome: Outcome = encoding::decode(&bytes).map_err(|error| Refusal::failed(error.to_string()))?;
         Ok(outcome)
     }
@@ -212,6 +217,7 @@ impl ServerDatacenter {
     }
 
     fn answer(&self, credential: &Credential, query: Query) -> Result<Read, Refusal> {
+        self.figures.queries.increment();
         let rules = self.rules(credential)?;
         let query = self.authorizer.authorize_query(&rules, query)?;
         let answered = self.published.load().answer(&query);
@@ -255,6 +261,7 @@ impl ServerDatacenter {
     /// Serves a request of another agent or server. `forwarded` ones are served here or refused.
     pub(crate) async fn serve(&self, request: Request) -> Response {
         let Request { credential, body, forwarded } = request;
+        self.figures.requests.increment();
         let done = match body {
             RequestBody::Write(write) => {
                 let WriteRequest { request_id, command } = *write;
@@ -275,7 +282,10 @@ impl ServerDatacenter {
                 self.operate_anywhere(&credential, operation).await.map(Response::Report)
             }
         };
-        done.unwrap_or_else(Response::Refused)
+        done.unwrap_or_else(|refusal| {
+            self.figures.request_errors.increment();
+            Response::Refused(refusal)
+        })
     }
 }
 
@@ -311,11 +321,17 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::Login(_)
         | Operation::RenewLogin(_)
         | Operation::RenewSession(_)
+        | Operation::RestoreOpen(_)
+        | Operation::RestoreWrite(_)
+        | Operation::RestoreFinish(_)
         | Operation::TransferLeader => true,
         Operation::Status
         | Operation::Probe
         | Operation::SignLeaf(_)
         | Operation::SignAgent(_)
+        | Operation::SnapshotOpen(_)
+        | Operation::SnapshotRead(_)
+        | Operation::Usage
         | Operation::Authorize(_) => false,
     }
 }

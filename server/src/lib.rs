@@ -11,10 +11,12 @@
 //! - Nothing outside `raft` names the consensus library.
 //! - A server certificate is needed to speak raft; a mesh certificate never is one.
 
+pub mod archive;
 pub mod boot;
 pub mod bootstrap;
 pub mod core;
 pub mod datacenter;
+pub mod figures;
 pub mod leader;
 pub mod login;
 pub mod material;

@@ -83,14 +83,13 @@ impl ServerMaterial {
             Some((ca, cert, key)) => Some((read_roots(ca)?, read_keyed_chain(cert, key, now)?)),
             None => None,
         };
-        let seal = config.seal_key_file.as_deref().map(read_seal_key).transpose()?;
+        let seal = config.seal_key_file.as_deref().map(read_seal_key).transpose()?.map(Arc::new);
         let https_given = complete("https", &config.https_tls)?;
         let https_files = https_given.map(|(_, cert, key)| CertificateFiles::new(cert, key));
         let https = https_given.map(|(_, cert, key)| read_keyed_chain(cert, key, now)).transpose()?;
-        if let (Some((roots, own)), Some(seal)) = (configured, seal) {
+        if let (Some((roots, own)), Some(seal)) = (configured, seal.clone()) {
             let https = https.unwrap_or_else(|| own.clone());
             let https_files = https_files.or_else(|| own_files.clone());
-            let seal = Arc::new(seal);
             return Ok(Self { roots, own, https, own_files, https_files, seal, loopback_join_token: None });
         }
         if !config.on_loopback() {
@@ -107,7 +106,7 @@ impl ServerMaterial {
             // The shared ones are made anew at a start, not in their files.
             own_files: None,
             https_files,
-            seal: Arc::new(shared.seal_key),
+            seal: seal.unwrap_or_else(|| Arc::new(shared.seal_key)),
             loopback_join_token: Some(shared.join_token.to_string()),
         })
     }

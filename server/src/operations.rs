@@ -72,6 +72,16 @@ impl ServerDatacenter {
                 let rules = self.rules(credential)?;
                 Ok(Report::Authorized(rules.check(&requirements)))
             }
+            Operation::SnapshotOpen(_)
+            | Operation::SnapshotRead(_)
+            | Operation::RestoreOpen(_)
+            | Operation::RestoreWrite(_)
+            | Operation::RestoreFinish(_) => self.archive_operation(credential, operation).await,
+            Operation::Usage => {
+                self.fresh().await?;
+                self.require(credential, &[Requirement::read(Resource::Operator, "")])?;
+                Ok(Report::Usage(self.published.load().usage()))
+            }
         }
     }
 
@@ -79,7 +89,7 @@ impl ServerDatacenter {
         self.barrier(Consistency::Default).await
     }
 
-    fn require(&self, credential: &Credential, requirements: &[Requirement]) -> Result<(), Refusal> {
+    pub(crate) fn require(&self, credential: &Credential, requirements: &[Requirement]) -> Result<(), Refusal> {
         let rules = self.rules(credential)?;
         requirements.iter().try_for_each(|one| rules.require(one))
     }
@@ -92,7 +102,7 @@ impl ServerDatacenter {
         probe
     }
 
-    fn require_leader(&self) -> Result<(), Refusal> {
+    pub(crate) fn require_leader(&self) -> Result<(), Refusal> {
         if self.consensus.is_leader() { Ok(()) } else { Err(Refusal::no_leader()) }
     }
 

@@ -73,6 +73,7 @@ impl ClientAgent {
             tokens: local.tokens(),
             clock: Arc::clone(&world.clock),
             rng: Arc::clone(&world.rng),
+            figures: lictor_agent::figures::Figures::new(forwarder.metrics(), &config),
             config: Arc::new(config),
         });
         Ok(Self { forwarder, local, agent })

@@ -3,3 +3,4 @@
 mod durability;
 mod locks;
 mod membership;
+mod snapshot;

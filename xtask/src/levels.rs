@@ -91,6 +91,7 @@ fn unit(context: &Context) -> Result<Outcome> {
         "foreign_authority",
         "golden",
         "golden_trust",
+        "golden_archive",
         "mesh_handshakes",
         "once_only",
         "replay",

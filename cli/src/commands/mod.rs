@@ -2,6 +2,7 @@
 
 mod agent;
 mod catalog;
+mod completion;
 mod config;
 mod connect;
 mod info;
@@ -11,11 +12,14 @@ mod keygen;
 mod kv;
 mod lock;
 mod members;
+mod monitor;
 mod operator;
 mod seal_key;
 mod services;
 mod sidecar;
+mod snapshot;
 mod tls;
+mod usage;
 mod validate;
 mod version;
 
@@ -32,6 +36,8 @@ pub(crate) enum Command {
     /// Lists nodes, services and datacenters of the catalog
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Prints what a shell needs to complete commands and flags
+    Completion(completion::CompletionFlags),
     /// Reads and writes config entries
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -55,8 +61,12 @@ pub(crate) enum Command {
     Kv(kv::KvCommand),
     /// Runs a child for as long as a lock is held
     Lock(lock::LockFlags),
+    /// Writes the manual, one page for every command
+    Man(completion::ManFlags),
     /// Lists the members of a cluster
     Members(members::MembersFlags),
+    /// Shows the log of an agent as it is written
+    Monitor(monitor::MonitorFlags),
     /// Runs the Kubernetes operator
     Operator(operator::OperatorFlags),
     /// Makes the key that secrets in the servers' state are sealed with
@@ -67,6 +77,9 @@ pub(crate) enum Command {
     Services(services::ServicesCommand),
     /// Runs the agent and proxy beside an application
     Sidecar(Box<sidecar::SidecarFlags>),
+    /// Saves, restores and inspects the state of the servers
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Makes the servers' CA and their certificates
     #[command(subcommand)]
     Tls(tls::TlsCommand),
@@ -84,6 +97,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
     match command {
         Command::Agent(flags) => agent::run(*flags),
         Command::Catalog(command) => run_here(catalog::run(command)),
+        Command::Completion(flags) => completion::completion(&flags),
         Command::Config(command) => run_here(config::run(command)),
         Command::Connect(command) => run_here(connect::run(command)),
         Command::Dev(flags) => crate::dev::run(flags),
@@ -93,11 +107,14 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::Keygen => keygen::run(),
         Command::Kv(command) => run_here(kv::run(command)),
         Command::Lock(flags) => run_here(lock::run(flags)),
+        Command::Man(flags) => completion::man(&flags),
         Command::Members(flags) => run_here(members::run(flags)),
+        Command::Monitor(flags) => run_here(monitor::run(flags)),
         Command::Operator(flags) => operator::run(flags),
         Command::SealKey(command) => seal_key::run(command),
         Command::Services(command) => run_here(services::run(command)),
         Command::Sidecar(flags) => sidecar::run(*flags),
+        Command::Snapshot(command) => run_here(snapshot::run(command)),
         Command::Tls(command) => tls::run(command),
         Command::Validate(flags) => validate::run(flags),
         Command::Version(flags) => version::run(&flags, called_consul),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::logging::{self, Level};
 use crate::output::{Failure, Output};
-use crate::runtime::{AGENT_BLOCKING_THREADS, Signals, of_threads};
+use crate::runtime::{AGENT_BLOCKING_THREADS, Signals, of_threads, run_here};
 
 /// Workers of the operator: it waits for the API server most of the time.
 const WORKERS: usize = 2;
@@ -34,11 +34,18 @@ pub(crate) struct OperatorFlags {
 enum OperatorCommand {
     /// Prints the custom resource definitions, for kubectl apply --server-side -f -
     Crds,
+    /// Counts what the servers hold
+    #[command(subcommand)]
+    Usage(super::usage::UsageCommand),
 }
 
 pub(super) fn run(flags: OperatorFlags) -> Result<Output, Failure> {
-    if let Some(OperatorCommand::Crds) = flags.command {
-        return Ok(Output { bytes: lictor_crds::yaml().into_bytes(), ..Output::default() });
+    match flags.command {
+        Some(OperatorCommand::Crds) => {
+            return Ok(Output { bytes: lictor_crds::yaml().into_bytes(), ..Output::default() });
+        }
+        Some(OperatorCommand::Usage(command)) => return run_here(super::usage::run(command)),
+        None => {}
     }
     let settings = OperatorSettings::from_environment(|name| std::env::var(name).ok())
         .map_err(Failure::because("Error starting the operator"))?;

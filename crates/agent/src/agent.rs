@@ -12,6 +12,7 @@ use lictor_types::{Member, MemberStatus, NodeName};
 
 use crate::config::Config;
 use crate::datacenter::SharedDatacenter;
+use crate::figures::Figures;
 use crate::local::Local;
 use crate::tokens::AgentTokens;
 
@@ -38,6 +39,8 @@ pub struct Agent {
     pub rng: Arc<dyn Rng>,
     /// What it was told at the start.
     pub config: Arc<Config>,
+    /// What it counts.
+    pub figures: Figures,
 }
 
 /// Who an agent is, as it tells others.

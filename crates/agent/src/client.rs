@@ -14,6 +14,7 @@ use crate::SharedDatacenter;
 use crate::agent::{Agent, AgentIdentity, node_id};
 use crate::config::Config;
 use crate::doors::{self, Doors};
+use crate::figures::Figures;
 use crate::forward::Forwarder;
 use crate::local::{Local, LocalSettings};
 use crate::session::{Proof, Session};
@@ -157,6 +158,7 @@ async fn start(
     let datacenter: SharedDatacenter = Arc::clone(&forwarder) as SharedDatacenter;
     let local =
         Local::start(LocalSettings::new(identity.clone(), &config, fs, resolver, Arc::clone(&rng), tasks.clone()))?;
+    let metrics = forwarder.metrics();
     let agent = Arc::new(Agent {
         identity,
         datacenter,
@@ -164,6 +166,7 @@ async fn start(
         tokens: local.tokens(),
         clock: Arc::clone(&clock),
         rng: Arc::clone(&rng),
+        figures: Figures::new(metrics, &config),
         config: Arc::new(config),
     });
     let doors = doors::open(&agent, None, tasks).await?;

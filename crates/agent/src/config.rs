@@ -83,6 +83,8 @@ pub struct Config {
     pub performance: Performance,
     /// Limits.
     pub limits: Limits,
+    /// How figures are named.
+    pub telemetry: Telemetry,
     /// SIGTERM leaves the cluster on purpose.
     pub leave_on_terminate: bool,
     /// SIGINT does not leave the cluster on purpose.
@@ -240,6 +242,15 @@ pub struct Performance {
     pub rpc_hold_timeout: Duration,
     /// How long a leaving agent goes on serving.
     pub leave_drain_time: Duration,
+}
+
+/// How figures are named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// What every name begins with.
+    pub metrics_prefix: String,
+    /// Names of gauges do not hold the node's name. On unless it is turned off: dashboards expect it so.
+    pub disable_hostname: bool,
 }
 
 /// Limits.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod datacenter;
 pub mod dns;
 pub mod doors;
+pub mod figures;
 pub mod forward;
 pub mod http;
 pub mod local;

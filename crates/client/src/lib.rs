@@ -5,6 +5,7 @@
 //! - A token goes into a header, never into a URL, a log or an error.
 
 mod connect;
+pub mod stream;
 
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ pub struct ResponseMeta {
 #[derive(Clone)]
 pub struct Client {
     pool: Pool<Connector, Full<Bytes>>,
+    streams: stream::Streams,
     base: String,
     token: Option<String>,
     datacenter: Option<String>,
@@ -108,11 +110,12 @@ impl Client {
         let address = if address.contains("://") { address } else { format!("http://{address}") };
         let base = address.trim_end_matches('/').to_owned();
         let connector = Connector::new(&base, ca_pem.as_deref(), server_name).map_err(ClientError::Settings)?;
+        let streams = stream::Streams::new(connector.clone());
         let pool = Pool::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_LIMIT)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(Self { pool, base, token, datacenter })
+        Ok(Self { pool, streams, base, token, datacenter })
     }
 
     /// GET, with the body as JSON.
@@ -168,13 +171,7 @@ impl Client {
         Ok(self.send(Method::DELETE, path, query, Bytes::new()).await?.0)
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Bytes,
-    ) -> Result<(Bytes, ResponseMeta), ClientError> {
+    fn url(&self, path: &str, query: &[(&str, &str)]) -> String {
         let mut url = format!("{}{path}", self.base);
         let datacenter = self.datacenter.as_deref().map(|name| ("dc", name));
         for (at, (key, value)) in query.iter().copied().chain(datacenter).enumerate() {
@@ -185,6 +182,17 @@ impl Client {
                 url.push_str(&encode_query(value));
             }
         }
+        url
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(Bytes, ResponseMeta), ClientError> {
+        let url = self.url(path, query);
         let mut request = Request::builder().method(method).uri(&url);
         if let Some(token) = &self.token {
             request = request.header("x-consul-token", token);

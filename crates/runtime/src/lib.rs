@@ -8,6 +8,8 @@
 
 pub mod clock;
 pub mod fs;
+pub mod logs;
+pub mod metrics;
 pub mod random;
 pub mod resolver;
 pub mod retry;

@@ -62,6 +62,8 @@ pub enum Duty {
     Login,
     /// End sessions that nobody renewed in time.
     ExpireSessions,
+    /// Replace the state by a snapshot that was verified.
+    Restore,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

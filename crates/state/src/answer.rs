@@ -107,7 +107,8 @@ impl Store {
                 (self.indexes.of_table(Table::Intentions), Answer::ServiceIntentionsList(entries.cloned().collect()))
             }
         };
-        Answered { index: index.max(BIRTH), answer, filtered: filter.filtered }
+        // After a restore rows are older than what readers were told before it.
+        Answered { index: index.max(self.floor).max(BIRTH), answer, filtered: filter.filtered }
     }
 
     /// A session never changes, so its index is that of its making; when it is gone, that of the last end of one.

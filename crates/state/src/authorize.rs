@@ -44,7 +44,10 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         | Command::ServerRemoved(_)
         | Command::RegisterWithin(_)
         | Command::NodeLogin(_)
-        | Command::LoginRenew(_) => {
+        | Command::LoginRenew(_)
+        | Command::RestorePart(_)
+        | Command::RestoreCommit(_)
+        | Command::RestoreAbort(_) => {
             return Err(Refusal::permission_denied("only the leader itself makes this change"));
         }
     })

@@ -4,14 +4,18 @@
 //! rows. A section that a reader does not know is skipped, one that is missing is an empty table. Rows come in the
 //! order of their keys, so equal states have equal bytes.
 
+use std::io;
+
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::command::{ClusterIdentity, ServiceClaim};
 use lictor_types::token::JoinToken;
 use lictor_types::{HealthCheck, Index, KvEntry, Node, NodeService, ServiceIntentions, Session, Timestamp, Token};
+use minicbor::encode::write::Writer;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::changes::Table;
 use crate::replies::Reply;
+use crate::restore::Staged;
 use crate::store::Store;
 use crate::tables::Key;
 use crate::tables::kv::Tombstone;
@@ -44,8 +48,10 @@ mod section {
     pub(super) const REPLIES: u32 = 19;
     pub(super) const SESSIONS: u32 = 20;
     pub(super) const LOCK_DELAYS: u32 = 21;
+    pub(super) const FLOOR: u32 = 70;
+    pub(super) const STAGED: u32 = 71;
     /// How many there are.
-    pub(super) const COUNT: u64 = 22;
+    pub(super) const COUNT: u64 = 24;
 }
 
 /// Bytes that are not a snapshot that this release can read.
@@ -61,7 +67,7 @@ pub enum SnapshotError {
     Version(u32),
 }
 
-type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+type Written<W> = Result<(), minicbor::encode::Error<<W as minicbor::encode::Write>::Error>>;
 
 impl Store {
     /// The whole state as bytes. Equal states give equal bytes.
@@ -85,19 +91,37 @@ impl Store {
     /// The bytes are no snapshot, or one of a later release.
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let mut store = Self::new();
+        store.read_part(bytes)?;
+        Ok(store)
+    }
+
+    /// The whole state, written as it is encoded: it is never in memory as bytes.
+    ///
+    /// # Errors
+    /// As `to` reports them.
+    pub fn write_snapshot(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        let mut encoder = Encoder::new(Writer::new(to));
+        self.write(&mut encoder).map_err(io::Error::other)
+    }
+
+    /// Adds the rows of a snapshot, or of a part of one, to those that are there.
+    ///
+    /// # Errors
+    /// The bytes are no snapshot, or one of a later release; some rows may have been added.
+    pub fn read_part(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         let mut decoder = Decoder::new(bytes);
         let sections = decoder.map()?.ok_or_else(|| malformed("its sections are not counted"))?;
         for _ in 0..sections {
             let section = decoder.u32()?;
-            store.read_section(section, &mut decoder)?;
+            self.read_section(section, &mut decoder)?;
         }
         if decoder.position() != bytes.len() {
             return Err(malformed("bytes follow its end"));
         }
-        Ok(store)
+        Ok(())
     }
 
-    fn write(&self, to: &mut Encoder<Vec<u8>>) -> Written {
+    fn write<W: minicbor::encode::Write>(&self, to: &mut Encoder<W>) -> Written<W> {
         to.map(section::COUNT)?;
         to.u32(section::VERSION)?.u32(VERSION)?;
         to.u32(section::INDEX)?.encode(self.index)?;
@@ -127,7 +151,10 @@ impl Store {
         )?;
         rows(to, section::REPLIES, self.replies.rows())?;
         rows(to, section::SESSIONS, self.sessions.rows())?;
-        rows(to, section::LOCK_DELAYS, self.lock_delays.rows().map(|(key, deadline)| (&**key, deadline)))
+        rows(to, section::LOCK_DELAYS, self.lock_delays.rows().map(|(key, deadline)| (&**key, deadline)))?;
+        to.u32(section::FLOOR)?.encode(self.floor)?;
+        to.u32(section::STAGED)?.encode(self.staged.as_deref())?;
+        Ok(())
     }
 
     fn read_section(&mut self, section: u32, from: &mut Decoder<'_>) -> Result<(), SnapshotError> {
@@ -182,10 +209,41 @@ impl Store {
                 self.lock_delays.shut(&Key::from(key), deadline);
             })?,
             section::REPLIES => each(from, |reply: Reply| self.replies.insert(reply))?,
+            section::FLOOR => self.floor = from.decode()?,
+            section::STAGED => self.staged = from.decode::<Option<Staged>>()?.map(Into::into),
             _ => from.skip()?,
         }
         Ok(())
     }
+}
+
+/// What a section holds, as people are told of it.
+pub fn section_name(section: u32) -> Option<&'static str> {
+    Some(match section {
+        section::VERSION => "Version",
+        section::INDEX => "Index",
+        section::LEADER_TIME => "LeaderTime",
+        section::TABLE_INDEXES => "TableIndex",
+        section::KEY_INDEXES => "KeyIndex",
+        section::EXTINCTIONS => "Extinction",
+        section::NODES => "Node",
+        section::SERVICES => "Service",
+        section::CHECKS => "Check",
+        section::KV => "KVS",
+        section::TOMBSTONES => "Tombstone",
+        section::REAPED => "Reaped",
+        section::INTENTIONS => "Intention",
+        section::TOKENS => "ACLToken",
+        section::JOIN_TOKENS => "JoinToken",
+        section::CLUSTER => "Cluster",
+        section::AUTHORITY => "ConnectCA",
+        section::REMOVED_SERVERS => "RemovedServer",
+        section::CLAIMS => "ServiceClaim",
+        section::REPLIES => "Reply",
+        section::FLOOR => "Floor",
+        section::STAGED => "Staged",
+        _ => return None,
+    })
 }
 
 fn malformed(reason: &'static str) -> SnapshotError {
@@ -193,7 +251,11 @@ fn malformed(reason: &'static str) -> SnapshotError {
 }
 
 /// Writes one section.
-fn rows<T: Encode<()>>(to: &mut Encoder<Vec<u8>>, section: u32, rows: impl ExactSizeIterator<Item = T>) -> Written {
+fn rows<W: minicbor::encode::Write, T: Encode<()>>(
+    to: &mut Encoder<W>,
+    section: u32,
+    rows: impl ExactSizeIterator<Item = T>,
+) -> Written<W> {
     to.u32(section)?.array(rows.len() as u64)?;
     for row in rows {
         to.encode(row)?;

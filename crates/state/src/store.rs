@@ -1,5 +1,7 @@
 //! The whole state, and how a command changes it.
 
+use std::sync::Arc;
+
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::command::{ClusterIdentity, Effect};
 use lictor_types::token::JoinToken;
@@ -8,6 +10,7 @@ use lictor_types::{Command, Envelope, Index, Outcome, Refusal, Timestamp, Token}
 use crate::changes::{Changes, Commit};
 use crate::indexes::Indexes;
 use crate::replies::{Replies, Reply};
+use crate::restore::Staged;
 use crate::tables::checks::Checks;
 use crate::tables::cluster::Cluster;
 use crate::tables::intentions::Intentions;
@@ -34,6 +37,10 @@ pub struct Store {
     pub(crate) tokens: Tokens,
     pub(crate) cluster: Cluster,
     pub(crate) replies: Replies,
+    /// The index of the last restore: no answer has a smaller one.
+    pub(crate) floor: Index,
+    /// A snapshot that is being restored.
+    pub(crate) staged: Option<Arc<Staged>>,
 }
 
 /// What applying a command did.
@@ -72,6 +79,8 @@ impl Store {
             tokens: Tokens::default(),
             cluster: Cluster::default(),
             replies: Replies::default(),
+            floor: Index::default(),
+            staged: None,
         }
     }
 
@@ -93,6 +102,7 @@ impl Store {
         self.kv.reap(self.leader_time);
         self.lock_delays.reap(self.leader_time);
         self.tokens.reap(self.leader_time);
+        self.reap_staged();
         self.index = self.index.next();
         let mut commit = Commit { at: self.index, now: self.leader_time, changes: Changes::default() };
         let effect = self.carry_out(&mut commit, &envelope.command).unwrap_or_else(Effect::Refused);
@@ -131,6 +141,9 @@ impl Store {
             Command::NodeLogin(it) => self.node_login(commit, it),
             Command::AuthorityConfigure(it) => self.cluster.configure_authority(commit, indexes, it),
             Command::LoginRenew(it) => self.login_renew(commit, it),
+            Command::RestorePart(it) => self.restore_part(commit, it),
+            Command::RestoreCommit(it) => self.restore_commit(commit, it),
+            Command::RestoreAbort(id) => Ok(self.restore_abort(id)),
         }
     }
 

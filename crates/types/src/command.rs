@@ -6,6 +6,7 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
+use crate::archive::{RestoreCommit, RestorePart, TransferId};
 use crate::authority::{AuthorityRecord, AuthoritySettings};
 use crate::session::SessionDestroy;
 use crate::token::JoinToken;
@@ -107,6 +108,15 @@ pub enum Command {
     /// Several operations, all or none.
     #[n(23)]
     Transaction(#[n(0)] Transaction),
+    /// Lays a part of a snapshot aside that is being restored.
+    #[n(70)]
+    RestorePart(#[n(0)] RestorePart),
+    /// Replaces the state by what was laid aside.
+    #[n(71)]
+    RestoreCommit(#[n(0)] RestoreCommit),
+    /// Drops what was laid aside.
+    #[n(72)]
+    RestoreAbort(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
 }
 
 impl std::fmt::Debug for AuthorityRecord {

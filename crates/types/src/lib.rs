@@ -4,6 +4,7 @@
 //! field number, see [`encoding`]). Data only: nothing here does IO, waits, or decides.
 
 pub mod access;
+pub mod archive;
 pub mod authority;
 pub mod check;
 pub mod command;

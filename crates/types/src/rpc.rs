@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
 use crate::{
     Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
     Requirement, ServiceName, Session,
@@ -174,6 +175,24 @@ pub enum Operation {
     /// Give the session with this id another TTL of life.
     #[n(20)]
     RenewSession(#[n(0)] String),
+    /// Take a snapshot for a person.
+    #[n(70)]
+    SnapshotOpen(#[n(0)] SnapshotOpen),
+    /// Read it, piece by piece.
+    #[n(71)]
+    SnapshotRead(#[n(0)] SnapshotRead),
+    /// Begin to restore a snapshot.
+    #[n(72)]
+    RestoreOpen(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
+    /// Hand it over, piece by piece.
+    #[n(73)]
+    RestoreWrite(#[n(0)] RestoreWrite),
+    /// All is handed over: verify it and replace the state. Asked again until it is done.
+    #[n(74)]
+    RestoreFinish(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
+    /// How many of what there are.
+    #[n(75)]
+    Usage,
 }
 
 /// Sign a leaf certificate.
@@ -254,6 +273,18 @@ pub enum Report {
     /// To `RenewSession`: none when there is no such session.
     #[n(20)]
     Session(#[n(0)] Option<Box<Session>>),
+    /// To `SnapshotOpen`.
+    #[n(70)]
+    SnapshotOpened(#[n(0)] SnapshotOpened),
+    /// To `SnapshotRead`.
+    #[n(71)]
+    SnapshotPiece(#[n(0)] SnapshotPiece),
+    /// To `RestoreFinish`: the index of the restored state; none while it is being worked on.
+    #[n(72)]
+    Restored(#[n(0)] Option<Index>),
+    /// To `Usage`.
+    #[n(73)]
+    Usage(#[n(0)] Usage),
 }
 
 /// Who leads, and who votes.

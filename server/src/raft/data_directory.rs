@@ -180,7 +180,7 @@ impl DataDirectory {
         Ok(())
     }
 
-    pub(super) fn fs(&self) -> Arc<dyn Fs> {
+    pub(crate) fn fs(&self) -> Arc<dyn Fs> {
         self.fs.clone()
     }
 
@@ -188,7 +188,7 @@ impl DataDirectory {
         self.path.join("log")
     }
 
-    pub(super) fn snapshots(&self) -> PathBuf {
+    pub(crate) fn snapshots(&self) -> PathBuf {
         self.path.join("snapshots")
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AclConfig, Addresses, Config, ConfigProblem, DnsConfig, Host, Join, Limits, LogConfig, Performance, Ports, Soa,
-    TlsFiles, join,
+    Telemetry, TlsFiles, join,
 };
 use crate::local::{CheckDefinition, ServiceDefinition};
 
@@ -60,6 +60,10 @@ pub(super) fn build(
         log: log(&mut keys, dev),
         performance: performance(&mut keys),
         limits: limits(&mut keys),
+        telemetry: Telemetry {
+            metrics_prefix: keys.text("telemetry.metrics_prefix").unwrap_or_else(|| "consul".into()),
+            disable_hostname: keys.flag("telemetry.disable_hostname").unwrap_or(true),
+        },
         leave_on_terminate: keys.flag("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: keys.flag("skip_leave_on_interrupt").unwrap_or(server),
         cleanup_dead_servers: keys.flag("autopilot.cleanup_dead_servers").unwrap_or(true),

@@ -117,6 +117,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("server_addresses", Texts),
     ("services", Definitions),
     ("skip_leave_on_interrupt", Flag),
+    ("telemetry", Object(&[("disable_hostname", Flag), ("metrics_prefix", Text)])),
     ("tls", Object(&[("defaults", TLS), ("https", TLS), ("internal_rpc", TLS)])),
     ("ui_config", Object(&[("enabled", Flag)])),
 ];

@@ -120,6 +120,11 @@ impl Caller {
 }
 
 impl Order {
+    /// Who gave it.
+    pub(super) fn into_caller(self) -> Caller {
+        self.0
+    }
+
     /// Changes the state; whether it took effect.
     pub(super) async fn write(&self, command: Command) -> Result<bool, Failure> {
         match self.door.agent.datacenter.write(&self.credential, command).await?.effect {

@@ -139,6 +139,7 @@ pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
         tokens: local.tokens(),
         clock: Arc::new(SystemClock),
         rng,
+        figures: crate::figures::Figures::new(Arc::default(), &config),
         config: Arc::new(config),
     })
 }
@@ -173,8 +174,12 @@ impl Tested {
         Self { double, router }
     }
 
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     pub(crate) async fn send(&self, request: Request<Body>) -> Got {
-        let response: Response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.answer(request).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Got { status: parts.status, headers: parts.headers, body: String::from_utf8(bytes.to_vec()).unwrap() }

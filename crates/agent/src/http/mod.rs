@@ -27,15 +27,21 @@ mod json;
 mod kv;
 mod leaf;
 mod limits;
+mod metrics;
+mod monitor;
 mod operator;
 mod params;
 mod routes;
 mod serve;
 mod session;
+mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
 mod txn;
+#[cfg(test)]
+mod upkeep_tests;
+mod usage;
 
 use std::sync::Arc;
 

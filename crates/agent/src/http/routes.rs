@@ -8,14 +8,20 @@ use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use tokio::time::Instant;
 use tower::ServiceExt;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_services, ca_configuration, catalog, config_entries, connect,
-    health, kv, leaf, operator, session, status, txn,
+    health, kv, leaf, metrics, monitor, operator, session, snapshot, status, txn, usage,
 };
 use crate::agent::Agent;
+
+/// Bytes of the smallest answer that is compressed, as in Consul.
+const COMPRESSED_FROM: u64 = 1400;
 
 /// The methods of one path, with Consul's answers to all others.
 struct Endpoint {
@@ -69,7 +75,7 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables = [kv_and_catalog(), locks(), agent_local(), mesh_and_cluster()];
+    let tables = [kv_and_catalog(), locks(), agent_local(), mesh_and_cluster(), upkeep()];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -160,19 +166,46 @@ fn mesh_and_cluster() -> Table {
     ]
 }
 
+/// What keeps a cluster well.
+fn upkeep() -> Table {
+    vec![
+        ("/v1/agent/host", endpoint().get(monitor::host)),
+        ("/v1/agent/monitor", endpoint().get(monitor::monitor)),
+        ("/v1/agent/metrics", endpoint().get(metrics::metrics)),
+        ("/v1/operator/usage", endpoint().get(usage::usage)),
+        ("/v1/snapshot", endpoint().get(snapshot::save).put(snapshot::restore)),
+    ]
+}
+
 /// The HTTP API of `agent`.
 pub fn router(agent: Arc<Agent>) -> Router {
     let default_policy = if !agent.identity.acl_enabled || agent.identity.default_allow { "allow" } else { "deny" };
     let default_policy = HeaderValue::from_static(default_policy);
     let limits = (&agent.config.limits).into();
+    let took = agent.figures.http.clone();
     let door = Arc::new(Door { agent, limits, leaves: leaf::Leaves::default() });
     let inner = routes().route("/", axum::routing::get(root)).fallback(unknown).with_state(door);
-    let door = inner.map_request(clean_path).map_response(move |mut response: Response| {
+    let timed = inner.map_request(clean_path).map_future(move |answer| {
+        let took = took.clone();
+        async move {
+            let begin = Instant::now();
+            let answer = answer.await;
+            took.took(begin.elapsed());
+            answer
+        }
+    });
+    let door = timed.map_response(move |mut response: Response| {
         const X_CONSUL_DEFAULT_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
         response.headers_mut().insert(X_CONSUL_DEFAULT_POLICY, default_policy.clone());
         response
     });
-    Router::new().fallback_service(door)
+    Router::new().fallback_service(door).layer(compression())
+}
+
+/// Gzip for whoever takes it; not for what is an archive or a value already.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worth_it = SizeAbove::new(COMPRESSED_FROM).and(NotForContentType::const_new("application/octet-stream"));
+    CompressionLayer::new().compress_when(worth_it)
 }
 
 async fn root() -> Response {
