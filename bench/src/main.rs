@@ -1,7 +1,7 @@
 //! Figures, honest and with the command that made them. Nothing here passes or fails.
 //!
 //! ```text
-//! kv, idle, start ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
+//! kv, idle, start, failover ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
 //! ```
 //!
 //! Invariants
@@ -11,6 +11,7 @@
 mod agents;
 mod disk;
 mod encoding;
+mod failover;
 mod idle;
 mod kv;
 mod load;
@@ -35,6 +36,8 @@ enum Bench {
     Encoding,
     /// PUT/s and GET/s with three durable servers, and the time of a single client's requests
     Kv(kv::Flags),
+    /// Time from kill -9 of the leader to the next acknowledged write
+    Failover(failover::Flags),
     /// Resident memory of an idle server, client agent and sidecar
     Idle(Common),
     /// Time from exec to the first answer of `agent -dev`
@@ -74,6 +77,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
         Bench::Encoding => encoding::run(),
         Bench::Kv(flags) => return kv::run(&flags),
+        Bench::Failover(flags) => return failover::run(&flags),
         Bench::Idle(common) => return idle::run(&common),
         Bench::Start(flags) => return start::run(&flags),
     }

@@ -40,7 +40,8 @@ use lictor_runtime::transport::SharedTransport;
 use lictor_runtime::{PeerIdentity, Stream, Tasks};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Instant as _, Raft, RaftMetrics, ServerState};
+use openraft::{AsyncRuntime, Instant as _, Raft, RaftMetrics, ServerState};
+use rand::RngExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -54,6 +55,7 @@ pub use settings::{Drive, Faults, Settings};
 pub use state_machine::{SnapshotView, StateMachine};
 pub use types::{Server, ServerId, ServerIdError};
 
+use executor::Executor;
 use log::{Log, LogFaults, LogStore};
 use network::{Dialler, Links};
 use proposer::Proposal;
@@ -194,7 +196,8 @@ impl Consensus {
         raft.run();
         let wait = if voted_before { settings.lease() } else { Duration::ZERO };
         if voted_before {
-            tasks.spawn(let_elect(raft.clone(), id, wait));
+            let spread = Executor::thread_rng().random_range(0..=settings.candidacy_spread_millis());
+            tasks.spawn(let_elect(raft.clone(), id, wait + Duration::from_millis(spread)));
         }
         let contact = Arc::new(Contact::new());
         let service = Arc::new(Service {
@@ -331,7 +334,7 @@ impl Consensus {
         if inner.transferring.borrow().is_some_and(|until| Instant::now() < until) {
             return false;
         }
-        let lease = inner.settings.lease() * 9 / 10;
+        let lease = inner.settings.read_lease();
         let confirmed = metrics.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < lease);
         // Until an entry of its own term is applied, a new leader may not have applied all that the one before
         // answered.
