@@ -56,7 +56,8 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         cluster.start_again(&lictor, leader)?;
     }
     pauses.sort();
-    let at = |share: f64| pauses[((pauses.len() as f64 * share).ceil() as usize).clamp(1, pauses.len()) - 1].as_millis();
+    let at =
+        |share: f64| pauses[((pauses.len() as f64 * share).ceil() as usize).clamp(1, pauses.len()) - 1].as_millis();
     println!("milliseconds from kill -9 of the leader to the next acknowledged write, over {} kills", pauses.len());
     println!();
     println!("| p50 | p90 | p99 | most |");

@@ -14,6 +14,7 @@
 pub mod boot;
 pub mod bootstrap;
 pub mod core;
+mod damage;
 pub mod datacenter;
 pub mod leader;
 pub mod login;
@@ -21,7 +22,10 @@ pub mod material;
 mod membership;
 mod operations;
 pub mod raft;
+mod raft_operations;
+pub mod recover;
 pub mod replica;
 pub mod rpc;
+mod standing;
 
 pub use boot::{RunningAgent, Server, StartError, run_agent};

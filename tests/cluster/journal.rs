@@ -64,6 +64,11 @@ impl Writers {
         Self { journal, tasks }
     }
 
+    /// Cuts them off: nobody will answer them any more.
+    pub(crate) fn end_without_waiting(mut self) {
+        self.tasks.abort_all();
+    }
+
     /// Ends them and returns what was acknowledged.
     pub(crate) async fn stop(mut self) -> BTreeMap<String, String> {
         self.journal.stop.store(true, Ordering::Relaxed);

@@ -11,6 +11,8 @@ mod keygen;
 mod kv;
 mod members;
 mod operator;
+mod raft;
+mod recover;
 mod seal_key;
 mod services;
 mod sidecar;
@@ -54,7 +56,7 @@ pub(crate) enum Command {
     Kv(kv::KvCommand),
     /// Lists the members of a cluster
     Members(members::MembersFlags),
-    /// Runs the Kubernetes operator
+    /// Runs the Kubernetes operator, or looks after the servers of raft
     Operator(operator::OperatorFlags),
     /// Makes the key that secrets in the servers' state are sealed with
     #[command(subcommand)]

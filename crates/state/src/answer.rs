@@ -75,6 +75,10 @@ impl Store {
             Query::HealthState(it) => {
                 (self.index_with_meta(Table::Checks, &it.node_meta), Answer::Checks(self.health_state(filter, it)))
             }
+            Query::Autopilot => (
+                self.indexes.of_table(Table::Autopilot),
+                Answer::Autopilot(self.autopilot().cloned().unwrap_or_default()),
+            ),
             Query::CaRoots => (self.indexes.of_table(Table::Authority), Answer::CaRoots(self.cluster.roots())),
             Query::Intentions => {
                 (self.indexes.of_table(Table::Intentions), Answer::Intentions(self.intentions_where(filter, |_| true)))

@@ -26,6 +26,7 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         Command::TokenSet(_) | Command::TokenDelete(_) | Command::JoinTokenSet(_) => {
             vec![Requirement::write(Resource::Acl, "")]
         }
+        Command::AutopilotSet(_) => vec![Requirement::write(Resource::Operator, "")],
         Command::JoinTokenUse(_)
         | Command::ClusterInitialize(_)
         | Command::AuthorityInitialize(_)
@@ -44,6 +45,7 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         Query::IntentionExact(IntentionQuery { destination: name, .. })
         | Query::IntentionMatch(IntentionMatch { name, .. })
         | Query::ServiceIntentions(name) => Some(Requirement::read(Resource::Intention, name.as_str())),
+        Query::Autopilot => Some(Requirement::read(Resource::Operator, "")),
         Query::KvList(_)
         | Query::KvKeys(_)
         | Query::Nodes(_)

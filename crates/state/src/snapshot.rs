@@ -5,6 +5,7 @@
 //! order of their keys, so equal states have equal bytes.
 
 use lictor_types::authority::AuthorityRecord;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, ServiceClaim};
 use lictor_types::token::JoinToken;
 use lictor_types::{HealthCheck, Index, KvEntry, Node, NodeService, ServiceIntentions, Token};
@@ -42,8 +43,9 @@ mod section {
     pub(super) const REMOVED_SERVERS: u32 = 17;
     pub(super) const CLAIMS: u32 = 18;
     pub(super) const REPLIES: u32 = 19;
+    pub(super) const AUTOPILOT: u32 = 50;
     /// How many there are.
-    pub(super) const COUNT: u64 = 20;
+    pub(super) const COUNT: u64 = 21;
 }
 
 /// Bytes that are not a snapshot that this release can read.
@@ -123,7 +125,9 @@ impl Store {
                 namespace: namespace.as_ref().to_owned(),
             }),
         )?;
-        rows(to, section::REPLIES, self.replies.rows())
+        rows(to, section::REPLIES, self.replies.rows())?;
+        to.u32(section::AUTOPILOT)?.encode(self.autopilot())?;
+        Ok(())
     }
 
     fn read_section(&mut self, section: u32, from: &mut Decoder<'_>) -> Result<(), SnapshotError> {
@@ -173,6 +177,7 @@ impl Store {
             section::CLAIMS => each(from, |claim: ServiceClaim| {
                 self.cluster.claims.insert(Key::from(claim.service), Key::from(claim.namespace));
             })?,
+            section::AUTOPILOT => self.cluster.autopilot = from.decode::<Option<AutopilotConfig>>()?.map(Into::into),
             section::REPLIES => each(from, |reply: Reply| self.replies.insert(reply))?,
             _ => from.skip()?,
         }

@@ -1,6 +1,7 @@
 //! The whole state, and how a command changes it.
 
 use lictor_types::authority::AuthorityRecord;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, Effect};
 use lictor_types::token::JoinToken;
 use lictor_types::{Command, Envelope, Index, Outcome, Refusal, Timestamp, Token};
@@ -114,6 +115,7 @@ impl Store {
             Command::AuthorityInitialize(it) => Ok(self.cluster.initialize_authority(commit, indexes, it)),
             Command::ServiceClaim(it) => self.cluster.claim(it),
             Command::ServerRemoved(id) => Ok(self.cluster.remember_removed(id)),
+            Command::AutopilotSet(it) => Ok(self.cluster.set_autopilot(commit, indexes, it)),
         }
     }
 
@@ -125,6 +127,11 @@ impl Store {
     /// The mesh CA with its sealed keys, for the server that signs; none before the first leader has made it.
     pub fn authority(&self) -> Option<&AuthorityRecord> {
         self.cluster.authority.as_deref()
+    }
+
+    /// How the leader looks after the servers of raft; none before the first leader has said it.
+    pub fn autopilot(&self) -> Option<&AutopilotConfig> {
+        self.cluster.autopilot.as_deref()
     }
 
     /// Whether the server with this raft id was removed for ever.

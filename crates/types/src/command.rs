@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
 use crate::authority::AuthorityRecord;
+use crate::autopilot::AutopilotSet;
 use crate::token::JoinToken;
 use crate::{
     CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions,
@@ -82,6 +83,9 @@ pub enum Command {
     /// everything; nobody sends it.
     #[n(15)]
     RegisterWithin(#[n(0)] Box<BoundedRegistration>),
+    /// Sets how the leader looks after the servers of raft.
+    #[n(50)]
+    AutopilotSet(#[n(0)] AutopilotSet),
 }
 
 impl std::fmt::Debug for AuthorityRecord {

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod authority;
+pub mod autopilot;
 pub mod check;
 pub mod command;
 pub mod duration;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
+use crate::autopilot::AutopilotConfig;
 use crate::{
     CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
     ServiceNode, service::NodeServices,
@@ -66,6 +67,9 @@ pub enum Query {
     /// One node by name.
     #[n(17)]
     Node(#[n(0)] NodeName),
+    /// How the leader looks after the servers of raft.
+    #[n(50)]
+    Autopilot,
 }
 
 /// The keys under a prefix.
@@ -213,4 +217,7 @@ pub enum Answer {
     /// To `Node`.
     #[n(14)]
     Node(#[n(0)] Option<Node>),
+    /// To `Autopilot`.
+    #[n(50)]
+    Autopilot(#[n(0)] AutopilotConfig),
 }

@@ -117,7 +117,14 @@ fn admit(peer: &PeerIdentity, request: &Request) -> Result<(), Refusal> {
             Err(Refusal::permission_denied("a client's certificate cannot announce a server"))
         }
         Operation::Leave(name) if !server && node != Some(name.as_str()) => Err(not_yours(name.as_str(), peer)),
-        Operation::JoinServer(_) | Operation::Probe | Operation::ReadIndex | Operation::Login(_) if !server => {
+        Operation::JoinServer(_)
+        | Operation::Probe
+        | Operation::ReadIndex
+        | Operation::Login(_)
+        | Operation::Standing(_)
+        | Operation::LeaveRaft(_)
+            if !server =>
+        {
             Err(Refusal::permission_denied("only servers may ask this"))
         }
         _ => Ok(()),
@@ -162,6 +169,8 @@ mod tests {
         assert!(admit(&client, &keepalive("a", "consul")).is_err());
         assert!(admit(&client, &request(Operation::Leave("b".parse().unwrap()), false)).is_err());
         assert!(admit(&client, &request(Operation::Probe, false)).is_err());
+        assert!(admit(&client, &request(Operation::LeaveRaft("x".into()), false)).is_err());
+        assert!(admit(&client, &request(Operation::Standing("x".into()), false)).is_err());
         assert!(admit(&client, &request(Operation::Status, true)).is_err());
         assert!(admit(&PeerIdentity::Server, &keepalive("b", "consul")).is_ok());
     }

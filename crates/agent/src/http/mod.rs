@@ -27,6 +27,7 @@ mod kv;
 mod leaf;
 mod limits;
 mod operator;
+mod operator_raft;
 mod params;
 mod routes;
 mod serve;

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_services, catalog, config_entries, connect, health, kv, leaf,
-    operator, status,
+    operator, operator_raft, status,
 };
 use crate::agent::Agent;
 
@@ -46,6 +46,10 @@ impl Endpoint {
         self.on("PUT", MethodFilter::PUT, handler)
     }
 
+    fn post<H: Handler<T, Arc<Door>>, T: 'static>(self, handler: H) -> Self {
+        self.on("POST", MethodFilter::POST, handler)
+    }
+
     fn delete<H: Handler<T, Arc<Door>>, T: 'static>(self, handler: H) -> Self {
         self.on("DELETE", MethodFilter::DELETE, handler)
     }
@@ -69,7 +73,7 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables = [kv_and_catalog(), agent_local(), mesh_and_cluster()];
+    let tables = [kv_and_catalog(), agent_local(), mesh_and_cluster(), raft_and_autopilot()];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -142,8 +146,20 @@ fn mesh_and_cluster() -> Table {
         ("/v1/config/{*name}", endpoint().get(config_entries::get).delete(config_entries::delete)),
         ("/v1/status/leader", endpoint().get(status::leader)),
         ("/v1/status/peers", endpoint().get(status::peers)),
-        ("/v1/operator/raft/configuration", endpoint().get(operator::raft_configuration)),
         ("/v1/operator/join-token", endpoint().put(operator::create_join_token)),
+    ]
+}
+
+fn raft_and_autopilot() -> Table {
+    let configuration = endpoint().get(operator_raft::autopilot_configuration);
+    let transfer = endpoint().post(operator_raft::transfer_leader).put(operator_raft::transfer_leader);
+    vec![
+        ("/v1/operator/raft/configuration", endpoint().get(operator_raft::configuration)),
+        ("/v1/operator/raft/peer", endpoint().delete(operator_raft::remove_peer)),
+        ("/v1/operator/raft/transfer-leader", transfer),
+        ("/v1/operator/autopilot/configuration", configuration.put(operator_raft::set_autopilot_configuration)),
+        ("/v1/operator/autopilot/health", endpoint().get(operator_raft::health)),
+        ("/v1/operator/autopilot/state", endpoint().get(operator_raft::state)),
     ]
 }
 

@@ -52,6 +52,16 @@ fn rows(answer: &Answer) -> Vec<String> {
             })
             .collect(),
         Answer::CaRoots(roots) => roots.iter().map(|roots| roots.active_root_id.clone()).collect(),
+        Answer::Autopilot(it) => vec![format!(
+            "cleanup {} contact {} trailing {} quorum {} stabilization {} create {} modify {}",
+            it.cleanup_dead_servers,
+            it.last_contact_threshold_millis,
+            it.max_trailing_logs,
+            it.min_quorum,
+            it.server_stabilization_millis,
+            it.create_index.0,
+            it.modify_index.0
+        )],
         Answer::Intentions(intentions) => intentions.iter().map(intention).collect(),
         Answer::Intention(it) => it.iter().map(intention).collect(),
         Answer::ServiceIntentions(entry) => entry.iter().flat_map(entry_rows).collect(),
