@@ -137,10 +137,7 @@ impl Cluster {
         let mut servers = Vec::new();
         for (number, address) in addresses.iter().enumerate() {
             let name = format!("server-{}", number + 1);
-            let mut arguments = agent(&name, address, directory);
-            arguments.extend(["-server".to_owned(), "-bootstrap-expect=3".to_owned()]);
-            arguments.extend_from_slice(&join);
-            servers.push(Process::start(lictor, directory, &name, address, &arguments)?);
+            servers.push(Process::start(lictor, directory, &name, address, &server(&name, address, directory, &join))?);
         }
         let cluster = Self { servers, directory: directory.to_owned(), join };
         cluster.leader()?;
@@ -159,9 +156,29 @@ impl Cluster {
     /// The place of the leader.
     pub(crate) fn leader(&self) -> anyhow::Result<usize> {
         eventually("a leader", || {
-            let leader: String = serde_json::from_slice(&get(&self.servers[0].http(), "/v1/status/leader")?)?;
+            let asked = self.servers.iter().find_map(|it| get(&it.http(), "/v1/status/leader").ok());
+            let leader: String = serde_json::from_slice(&asked.context("no server answers")?)?;
             let place = self.servers.iter().position(|it| leader == format!("{}:8300", it.address));
             place.with_context(|| format!("the leader is {leader:?}"))
+        })
+    }
+
+    /// Ends a server with SIGKILL.
+    pub(crate) fn end(&mut self, place: usize) {
+        let server = &mut self.servers[place];
+        // It may have ended by itself, and then there is nothing to do.
+        drop(server.child.kill());
+        drop(server.child.wait());
+    }
+
+    /// Starts a server that was ended, and waits until it knows the leader.
+    pub(crate) fn start_again(&mut self, lictor: &Path, place: usize) -> anyhow::Result<()> {
+        let (name, address) = (self.servers[place].name.clone(), self.servers[place].address.clone());
+        let arguments = server(&name, &address, &self.directory, &self.join);
+        self.servers[place] = Process::start(lictor, &self.directory, &name, &address, &arguments)?;
+        eventually("the server knows the leader again", || {
+            let leader: String = serde_json::from_slice(&get(&self.servers[place].http(), "/v1/status/leader")?)?;
+            if leader.is_empty() { bail!("no leader") } else { Ok(()) }
         })
     }
 
@@ -169,6 +186,13 @@ impl Cluster {
     pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
         self.servers.iter().map(Process::processor_time).sum()
     }
+}
+
+fn server(name: &str, address: &str, directory: &Path, join: &[String]) -> Vec<String> {
+    let mut arguments = agent(name, address, directory);
+    arguments.extend(["-server".to_owned(), "-bootstrap-expect=3".to_owned()]);
+    arguments.extend_from_slice(join);
+    arguments
 }
 
 /// The arguments of an agent.

@@ -1,7 +1,7 @@
 //! Figures, honest and with the command that made them. Nothing here passes or fails.
 //!
 //! ```text
-//! kv, idle, start, compare ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
+//! kv, idle, start, failover, compare ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
 //! ```
 //!
 //! Invariants
@@ -14,6 +14,7 @@ mod connection;
 mod disk;
 mod encoding;
 mod etcd;
+mod failover;
 mod idle;
 mod kind;
 mod kv;
@@ -44,6 +45,8 @@ enum Bench {
     Compare(compare::Flags),
     /// The load alone, against a server that runs
     Load(only::Flags),
+    /// Time from kill -9 of the leader to the next acknowledged write
+    Failover(failover::Flags),
     /// Resident memory of an idle server, client agent and sidecar
     Idle(Common),
     /// Time from exec to the first answer of `agent -dev`
@@ -85,6 +88,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Kv(flags) => return kv::run(&flags),
         Bench::Compare(flags) => return compare::run(&flags),
         Bench::Load(flags) => return only::run(&flags),
+        Bench::Failover(flags) => return failover::run(&flags),
         Bench::Idle(common) => return idle::run(&common),
         Bench::Start(flags) => return start::run(&flags),
     }

@@ -17,15 +17,18 @@ use lictor_identity::{RenewableChain, RpcMaterial, RpcTrust, SpiffeError, Tls, T
 use lictor_runtime::fs::{Fs, MemoryFs, RealFs};
 use lictor_runtime::{Clock, Resolver, Rng, Tasks};
 use lictor_state::access::Authorizer;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::rpc::ServerAddress;
 use tokio::sync::watch;
 
 use crate::core::{Core, CoreDeps, CoreSettings};
+use crate::damage;
 use crate::datacenter::ServerSettings;
 use crate::leader::Founding;
 use crate::login::{KubernetesLogin, LoginMethods};
 use crate::material::{self, MaterialError, ServerMaterial};
 use crate::raft::{self, DataDirectory, DataDirectoryError, LogOptions, ServerId};
+use crate::recover::{self, RecoveryError};
 use crate::renewal::LOOK_INTERVAL;
 
 /// How long a leaf certificate is valid (Consul's `LeafCertTTL`).
@@ -63,6 +66,9 @@ pub enum StartError {
     /// Consensus did not start.
     #[error(transparent)]
     Raft(#[from] raft::StartError),
+    /// What `peers.json` says cannot be done.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
@@ -100,7 +106,7 @@ impl RunningAgent {
     /// Stops everything within `limit`; a client leaves the cluster first if it was told to.
     pub async fn stop(self, limit: Duration) {
         match self.mode {
-            Mode::Server(server) => server.stop(limit).await,
+            Mode::Server(server) => server.stop(self.agent.config.leave_on_terminate, limit).await,
             Mode::Client(client) => client.stop(self.agent.config.leave_on_terminate, limit).await,
         }
     }
@@ -162,6 +168,13 @@ impl Server {
     /// # Errors
     /// Says what cannot be used and what would be right. Nothing is left running.
     pub async fn start(config: Config, deps: ServerDeps) -> Result<Self, StartError> {
+        match Self::attempt(config.clone(), deps.clone()).await {
+            Err(error) if damage::put_aside(&config, &error) => Self::attempt(config, deps).await,
+            attempted => attempted,
+        }
+    }
+
+    async fn attempt(config: Config, deps: ServerDeps) -> Result<Self, StartError> {
         let tasks = Tasks::new();
         let started = start(config, deps, &tasks).await;
         if started.is_err() {
@@ -175,8 +188,11 @@ impl Server {
         self.core.fatal.clone()
     }
 
-    /// Closes the doors, hands the lead on, and stops everything within `limit`.
-    pub async fn stop(self, limit: Duration) {
+    /// Closes the doors, leaves raft if it was told to, hands the lead on, and stops everything within `limit`.
+    pub async fn stop(self, leave: bool, limit: Duration) {
+        if leave {
+            self.core.leave_raft(limit / 2).await;
+        }
         // The lead first, so that requests under way end at the new leader and not in an error.
         self.core.hand_on_the_lead(limit / 2).await;
         self.end(limit).await;
@@ -198,6 +214,7 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         None => (Arc::new(MemoryFs::new()), MEMORY_DIRECTORY.into()),
     };
     let directory = Arc::new(DataDirectory::open_as(Arc::clone(&fs), &data.join("raft"), server_id(&config)?, &*rng)?);
+    recover::by_peers_file(&directory, &*fs, &data.join("raft"), &*clock, &*rng)?;
     let domain = config.dns.domain.trim_end_matches('.');
     let trust = Arc::new(RpcTrust::new(material.roots, &config.datacenter, domain)?);
     let tls = Tls::new(Arc::clone(&clock));
@@ -271,6 +288,7 @@ fn core_settings(
     rpc: SocketAddr,
     join_token: Option<String>,
 ) -> CoreSettings {
+    let was_damaged = config.data_dir.as_deref().is_some_and(damage::was_damaged);
     let address = config
         .addresses
         .advertise_server
@@ -279,7 +297,7 @@ fn core_settings(
     CoreSettings {
         own: ServerAddress { id: identity.node_id.clone(), name: identity.node_name.clone(), address },
         member: identity.member(),
-        bootstrap_expect: config.bootstrap_expect,
+        bootstrap_expect: if was_damaged { 0 } else { config.bootstrap_expect },
         join: config.join.servers.clone(),
         raft: raft::Settings {
             datacenter: config.datacenter.clone(),
@@ -292,6 +310,7 @@ fn core_settings(
             hold: config.performance.rpc_hold_timeout,
             leaf_lifetime: LEAF_LIFETIME,
             agent_lifetime: AGENT_LIFETIME,
+            autopilot: autopilot(config),
             default_intention_allow: config.default_intention_allow,
         },
         authorizer: Authorizer { acl_enabled: config.acl.enabled, default_allow: config.acl.default_allow },
@@ -300,6 +319,19 @@ fn core_settings(
             loopback_join_token: join_token,
             mesh_authority: None,
         },
+    }
+}
+
+/// What the first leader writes, of which an operator changes the written later.
+fn autopilot(config: &Config) -> AutopilotConfig {
+    let told = &config.autopilot;
+    AutopilotConfig {
+        cleanup_dead_servers: told.cleanup_dead_servers,
+        last_contact_threshold_millis: told.last_contact_threshold.as_millis() as u64,
+        max_trailing_logs: told.max_trailing_logs,
+        min_quorum: told.min_quorum,
+        server_stabilization_millis: told.server_stabilization_time.as_millis() as u64,
+        ..AutopilotConfig::default()
     }
 }
 

@@ -21,6 +21,7 @@ use crate::archive::{self, Archives};
 use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
 use crate::figures::{self, ServerFigures};
+use crate::leader::autopilot::HealthTable;
 use crate::leader::members::MemberTable;
 use crate::leader::sessions::SessionTimers;
 use crate::leader::{self, Founding};
@@ -29,6 +30,7 @@ use crate::raft::{self, Consensus, DataDirectory};
 use crate::replica::Replica;
 use crate::rpc;
 use crate::signatures::SignatureLimit;
+use crate::standing;
 
 /// How often a server tells the leader that it is there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -121,6 +123,7 @@ impl Core {
             peers: RpcPool::new(Arc::clone(&deps.transport), &tasks),
             members: MemberTable::default(),
             sessions: SessionTimers::default(),
+            health: HealthTable::default(),
             clock: deps.clock,
             rng: deps.rng,
             logins: deps.logins,
@@ -135,8 +138,10 @@ impl Core {
         tasks.spawn(archive::restore::run(Arc::clone(&datacenter), restores));
         tasks.spawn(archive::sweep(Arc::clone(&datacenter)));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));
-        tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal));
+        tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal.clone()));
         let join: Vec<String> = settings.join.into_iter().filter(|it| *it != settings.own.address).collect();
+        let (standing_join, standing_fatal) = (join.clone(), fatal.clone());
+        tasks.spawn(standing::watch(Arc::clone(&datacenter), standing_join, settings.own.clone(), standing_fatal));
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
         tasks.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
@@ -177,6 +182,19 @@ impl Core {
             if !matches!(handed_on, Ok(Ok(()))) {
                 tracing::warn!("could not hand the lead to another server before the end");
             }
+        }
+    }
+
+    /// Leaves raft on purpose, so that the others need not count on this server any more. It keeps its log and may come
+    /// back.
+    pub async fn leave_raft(&self, limit: Duration) {
+        let operation = Operation::LeaveRaft(self.datacenter.consensus.id().to_string());
+        let nobody = Credential::anonymous();
+        let asked = self.datacenter.operate_anywhere(&nobody, operation);
+        match tokio::time::timeout(limit, asked).await {
+            Ok(Ok(_)) => tracing::info!("this server has left raft"),
+            Ok(Err(refusal)) => tracing::warn!(%refusal, "this server did not leave raft"),
+            Err(_) => tracing::warn!("this server did not leave raft in time"),
         }
     }
 

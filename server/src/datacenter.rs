@@ -14,6 +14,7 @@ use lictor_runtime::transport::Boxed;
 use lictor_runtime::{Clock, Rng};
 use lictor_state::access::{Authorized, Authorizer, Duty, Rules};
 use lictor_state::published::Published;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{Operation, Report, Request, RequestBody, Response, WriteRequest};
 use lictor_types::{
@@ -22,6 +23,7 @@ use lictor_types::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::leader::autopilot::HealthTable;
 use crate::leader::members::MemberTable;
 use crate::leader::sessions::SessionTimers;
 use crate::login::LoginMethods;
@@ -30,6 +32,9 @@ use crate::signatures::SignatureLimit;
 
 /// Between two tries to reach a leader. A new one is elected within about a second.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// A leader that was not heard for so long is gone, or this server is not among those it speaks to any more.
+pub(crate) const LEADER_SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// What a server's waist is made of.
 pub struct ServerDatacenter {
@@ -40,6 +45,7 @@ pub struct ServerDatacenter {
     pub(crate) peers: RpcPool,
     pub(crate) members: MemberTable,
     pub(crate) sessions: SessionTimers,
+    pub(crate) health: HealthTable,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) logins: LoginMethods,
@@ -61,6 +67,8 @@ pub struct ServerSettings {
     pub leaf_lifetime: Duration,
     /// How long a client agent's certificate is valid.
     pub agent_lifetime: Duration,
+    /// How the first leader looks after the servers of raft.
+    pub autopilot: AutopilotConfig,
     /// A call that no intention speaks of is allowed.
     pub default_intention_allow: bool,
 }
@@ -172,6 +180,11 @@ impl ServerDatacenter {
             Ok(response) => Ok(response),
             Err(error) => Err(error.into_refusal()),
         }
+    }
+
+    /// Whether this server leads, or has heard a leader lately.
+    pub(crate) fn hears_a_leader(&self) -> bool {
+        self.consensus.last_contact() < LEADER_SILENT_AFTER && self.consensus.leader().borrow().is_some()
     }
 
     /// Waits until this server's snapshot is as fresh as `consistency` asks.
@@ -324,8 +337,15 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::RestoreOpen(_)
         | Operation::RestoreWrite(_)
         | Operation::RestoreFinish(_)
-        | Operation::TransferLeader => true,
+        | Operation::TransferLeader
+        | Operation::TransferLeaderTo(_)
+        | Operation::RemoveServerAt(_)
+        | Operation::LeaveRaft(_)
+        | Operation::AutopilotState
+        | Operation::RaftPeers => true,
         Operation::Status
+        | Operation::Standing(_)
+        | Operation::RaftPeersHere
         | Operation::Probe
         | Operation::SignLeaf(_)
         | Operation::SignAgent(_)

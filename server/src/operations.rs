@@ -62,11 +62,17 @@ impl ServerDatacenter {
                 self.consensus.read_barrier().await.map_err(refuse_read)?;
                 Ok(Report::ReadIndex(self.consensus.applied()))
             }
-            Operation::TransferLeader => {
-                self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
-                self.consensus.transfer_leader(None).await.map_err(membership::refuse)?;
-                Ok(Report::Done)
+            Operation::TransferLeader => self.transfer_leader(credential, None).await,
+            Operation::TransferLeaderTo(id) => self.transfer_leader(credential, Some(&id)).await,
+            Operation::RemoveServerAt(address) => self.remove_server_at(credential, &address).await,
+            Operation::LeaveRaft(id) => self.leave_raft(&id).await,
+            Operation::Standing(id) => self.standing(&id),
+            Operation::AutopilotState => self.autopilot_state(credential),
+            Operation::RaftPeers => {
+                self.require_leader()?;
+                self.raft_peers(credential)
             }
+            Operation::RaftPeersHere => self.raft_peers(credential),
             Operation::Authorize(requirements) => {
                 self.fresh().await?;
                 let rules = self.rules(credential)?;
@@ -237,28 +243,6 @@ impl ServerDatacenter {
             return Err(refusal);
         }
         Ok(Report::JoinToken(Credential::new(secret)))
-    }
-
-    async fn join_server(&self, server: &ServerAddress) -> Result<Report, Refusal> {
-        self.require_leader()?;
-        if self.published.load().is_removed_server(&server.id) {
-            return Err(Refusal::failed(format!(
-                "the server id {} was removed from this cluster and must never come back: start {} with an empty data \
-                 directory",
-                server.id, server.name
-            )));
-        }
-        let (id, server) = membership::raft_server(server)?;
-        self.consensus.add_learner(id, server).await.map_err(membership::refuse)?;
-        Ok(Report::Servers(self.servers()))
-    }
-
-    async fn remove_server(&self, credential: &Credential, id: &str) -> Result<Report, Refusal> {
-        self.require_leader()?;
-        self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
-        self.consensus.remove(membership::id(id)?).await.map_err(membership::refuse)?;
-        self.write_as(Duty::Membership, Command::ServerRemoved(id.into())).await?;
-        Ok(Report::Done)
     }
 }
 

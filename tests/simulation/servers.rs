@@ -171,6 +171,7 @@ impl Servers {
                 hold: HOLD,
                 leaf_lifetime: LEAF_LIFETIME,
                 agent_lifetime: LEAF_LIFETIME,
+                autopilot: lictor_types::autopilot::AutopilotConfig::default(),
                 default_intention_allow: true,
             },
             authorizer: Authorizer { acl_enabled: false, default_allow: true },

@@ -92,6 +92,7 @@ fn unit(context: &Context) -> Result<Outcome> {
         "golden",
         "golden_trust",
         "golden_archive",
+        "golden_raft",
         "mesh_handshakes",
         "once_only",
         "replay",

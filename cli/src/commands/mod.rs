@@ -14,6 +14,8 @@ mod lock;
 mod members;
 mod monitor;
 mod operator;
+mod raft;
+mod recover;
 mod seal_key;
 mod services;
 mod sidecar;
@@ -67,7 +69,7 @@ pub(crate) enum Command {
     Members(members::MembersFlags),
     /// Shows the log of an agent as it is written
     Monitor(monitor::MonitorFlags),
-    /// Runs the Kubernetes operator
+    /// Runs the Kubernetes operator, or looks after the servers of raft
     Operator(operator::OperatorFlags),
     /// Makes the key that secrets in the servers' state are sealed with
     #[command(subcommand)]

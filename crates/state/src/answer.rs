@@ -88,6 +88,10 @@ impl Store {
             }
             Query::Sessions => (self.indexes.of_table(Table::Sessions), sessions(filter, self.sessions.rows())),
             Query::Transaction(operations) => (self.index, Answer::Transaction(self.look_up(filter, operations))),
+            Query::Autopilot => (
+                self.indexes.of_table(Table::Autopilot),
+                Answer::Autopilot(self.autopilot().cloned().unwrap_or_default()),
+            ),
             Query::CaRoots => (self.indexes.of_table(Table::Authority), Answer::CaRoots(self.cluster.roots())),
             Query::AuthoritySettings => {
                 let settings = self.authority().map(|authority| authority.settings.clone().unwrap_or_default());

@@ -26,7 +26,9 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         Command::TokenSet(_) | Command::TokenDelete(_) | Command::JoinTokenSet(_) => {
             vec![Requirement::write(Resource::Acl, "")]
         }
-        Command::AuthorityConfigure(_) => vec![Requirement::write(Resource::Operator, "")],
+        Command::AuthorityConfigure(_) | Command::AutopilotSet(_) => {
+            vec![Requirement::write(Resource::Operator, "")]
+        }
         Command::SessionCreate(session) => vec![Requirement::write(Resource::Session, session.node.as_str())],
         // A session that is not there is gone already, whoever asks.
         Command::SessionDestroy(what) => store
@@ -60,7 +62,7 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         Query::IntentionExact(IntentionQuery { destination: name, .. })
         | Query::IntentionMatch(IntentionMatch { name, .. })
         | Query::ServiceIntentions(name) => Some(Requirement::read(Resource::Intention, name.as_str())),
-        Query::AuthoritySettings => Some(Requirement::read(Resource::Operator, "")),
+        Query::AuthoritySettings | Query::Autopilot => Some(Requirement::read(Resource::Operator, "")),
         Query::KvList(_)
         | Query::KvKeys(_)
         | Query::Nodes(_)

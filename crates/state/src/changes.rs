@@ -43,11 +43,14 @@ pub(crate) enum Table {
     /// The sessions of a node, by node.
     #[n(21)]
     NodeSessions,
+    /// How the leader looks after the servers of raft.
+    #[n(50)]
+    Autopilot,
 }
 
 impl Table {
     /// How many there are.
-    pub(crate) const COUNT: usize = 11;
+    pub(crate) const COUNT: usize = 12;
 }
 
 /// The keys that one or more commands touched.

@@ -7,6 +7,7 @@
 use std::io;
 
 use lictor_types::authority::AuthorityRecord;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, ServiceClaim};
 use lictor_types::token::JoinToken;
 use lictor_types::{HealthCheck, Index, KvEntry, Node, NodeService, ServiceIntentions, Session, Timestamp, Token};
@@ -50,8 +51,9 @@ mod section {
     pub(super) const LOCK_DELAYS: u32 = 21;
     pub(super) const FLOOR: u32 = 70;
     pub(super) const STAGED: u32 = 71;
+    pub(super) const AUTOPILOT: u32 = 50;
     /// How many there are.
-    pub(super) const COUNT: u64 = 24;
+    pub(super) const COUNT: u64 = 25;
 }
 
 /// Bytes that are not a snapshot that this release can read.
@@ -154,6 +156,7 @@ impl Store {
         rows(to, section::LOCK_DELAYS, self.lock_delays.rows().map(|(key, deadline)| (&**key, deadline)))?;
         to.u32(section::FLOOR)?.encode(self.floor)?;
         to.u32(section::STAGED)?.encode(self.staged.as_deref())?;
+        to.u32(section::AUTOPILOT)?.encode(self.autopilot())?;
         Ok(())
     }
 
@@ -208,6 +211,7 @@ impl Store {
             section::LOCK_DELAYS => each(from, |(key, deadline): (&str, Timestamp)| {
                 self.lock_delays.shut(&Key::from(key), deadline);
             })?,
+            section::AUTOPILOT => self.cluster.autopilot = from.decode::<Option<AutopilotConfig>>()?.map(Into::into),
             section::REPLIES => each(from, |reply: Reply| self.replies.insert(reply))?,
             section::FLOOR => self.floor = from.decode()?,
             section::STAGED => self.staged = from.decode::<Option<Staged>>()?.map(Into::into),

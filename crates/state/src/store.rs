@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lictor_types::authority::AuthorityRecord;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, Effect};
 use lictor_types::token::JoinToken;
 use lictor_types::{Command, Envelope, Index, Outcome, Refusal, Timestamp, Token};
@@ -144,6 +145,7 @@ impl Store {
             Command::RestorePart(it) => self.restore_part(commit, it),
             Command::RestoreCommit(it) => self.restore_commit(commit, it),
             Command::RestoreAbort(id) => Ok(self.restore_abort(id)),
+            Command::AutopilotSet(it) => Ok(self.cluster.set_autopilot(commit, indexes, it)),
         }
     }
 
@@ -155,6 +157,11 @@ impl Store {
     /// The mesh CA with its sealed keys, for the server that signs; none before the first leader has made it.
     pub fn authority(&self) -> Option<&AuthorityRecord> {
         self.cluster.authority.as_deref()
+    }
+
+    /// How the leader looks after the servers of raft; none before the first leader has said it.
+    pub fn autopilot(&self) -> Option<&AutopilotConfig> {
+        self.cluster.autopilot.as_deref()
     }
 
     /// Whether the server with this raft id was removed for ever.

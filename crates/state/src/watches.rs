@@ -133,6 +133,7 @@ fn places(query: &Query) -> Vec<Place> {
         Query::HealthState(it) if it.node_meta.is_empty() => vec![all(Table::Checks)],
         Query::HealthState(_) => vec![all(Table::Checks), all(Table::Nodes)],
         Query::CaRoots | Query::AuthoritySettings => vec![all(Table::Authority)],
+        Query::Autopilot => vec![all(Table::Autopilot)],
         Query::Intentions | Query::ServiceIntentionsList => vec![all(Table::Intentions)],
         Query::IntentionExact(it) => vec![exact(Table::Intentions, &it.destination)],
         Query::IntentionMatch(it) if it.by_source => vec![all(Table::Intentions)],

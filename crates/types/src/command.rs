@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::archive::{RestoreCommit, RestorePart, TransferId};
 use crate::authority::{AuthorityRecord, AuthoritySettings};
+use crate::autopilot::AutopilotSet;
 use crate::session::SessionDestroy;
 use crate::token::JoinToken;
 use crate::transaction::TransactionOutcome;
@@ -117,6 +118,9 @@ pub enum Command {
     /// Drops what was laid aside.
     #[n(72)]
     RestoreAbort(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
+    /// Sets how the leader looks after the servers of raft.
+    #[n(50)]
+    AutopilotSet(#[n(0)] AutopilotSet),
 }
 
 impl std::fmt::Debug for AuthorityRecord {

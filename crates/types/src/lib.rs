@@ -6,6 +6,7 @@
 pub mod access;
 pub mod archive;
 pub mod authority;
+pub mod autopilot;
 pub mod check;
 pub mod command;
 pub mod duration;

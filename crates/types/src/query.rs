@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 
 use crate::authority::AuthoritySettings;
+use crate::autopilot::AutopilotConfig;
 use crate::{
     CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
     ServiceNode, Session,
@@ -84,6 +85,9 @@ pub enum Query {
     /// A transaction that only looks.
     #[n(23)]
     Transaction(#[n(0)] Vec<TransactionOperation>),
+    /// How the leader looks after the servers of raft.
+    #[n(50)]
+    Autopilot,
 }
 
 /// The keys under a prefix.
@@ -240,4 +244,7 @@ pub enum Answer {
     /// To `Transaction`.
     #[n(21)]
     Transaction(#[n(0)] TransactionOutcome),
+    /// To `Autopilot`.
+    #[n(50)]
+    Autopilot(#[n(0)] AutopilotConfig),
 }

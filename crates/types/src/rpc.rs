@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
+use crate::autopilot::{AutopilotState, RaftPeers, Standing};
 use crate::{
     Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
     Requirement, ServiceName, Session,
@@ -193,6 +194,27 @@ pub enum Operation {
     /// How many of what there are.
     #[n(75)]
     Usage,
+    /// Take the server with this `host:port` out of raft for ever.
+    #[n(50)]
+    RemoveServerAt(#[n(0)] String),
+    /// What the server with this raft id is to the cluster of the server that is asked.
+    #[n(51)]
+    Standing(#[n(0)] String),
+    /// The servers of raft as the leader sees them.
+    #[n(52)]
+    AutopilotState,
+    /// Hand the lead to the server with this raft id.
+    #[n(53)]
+    TransferLeaderTo(#[n(0)] String),
+    /// Who is in raft, as the leader knows it.
+    #[n(54)]
+    RaftPeers,
+    /// The same as the server that is asked knows it.
+    #[n(55)]
+    RaftPeersHere,
+    /// A server leaves raft on purpose and may come back with the log it has.
+    #[n(56)]
+    LeaveRaft(#[n(0)] String),
 }
 
 /// Sign a leaf certificate.
@@ -285,6 +307,15 @@ pub enum Report {
     /// To `Usage`.
     #[n(73)]
     Usage(#[n(0)] Usage),
+    /// To `Standing`.
+    #[n(50)]
+    Standing(#[n(0)] Standing),
+    /// To `AutopilotState`.
+    #[n(51)]
+    Autopilot(#[n(0)] Box<AutopilotState>),
+    /// To `RaftPeers`, `RaftPeersHere`.
+    #[n(52)]
+    RaftPeers(#[n(0)] RaftPeers),
 }
 
 /// Who leads, and who votes.

@@ -10,7 +10,7 @@ use lictor_types::token::JoinToken;
 use lictor_types::{Command, Index, Refusal, Timestamp, Token};
 
 use crate::datacenter::ServerDatacenter;
-use crate::leader::RETRY_INTERVAL;
+use crate::leader::{RETRY_INTERVAL, membership};
 use crate::operations::{SEAL_CONTEXT_INTERMEDIATE, SEAL_CONTEXT_ROOT, SEAL_CONTEXT_TOKEN};
 
 /// What the configuration wants to be there from the start.
@@ -51,6 +51,7 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
         };
         write(datacenter, Command::AuthorityInitialize(record)).await?;
     }
+    membership::establish(datacenter).await?;
     if let Some(secret) = &founding.initial_management {
         let lookup = datacenter.seal.token_lookup(secret);
         if datacenter.published.load().token(&lookup).is_none() {

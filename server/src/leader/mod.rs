@@ -4,9 +4,11 @@
 //! - [`members`]: who is alive, written into the catalog.
 //! - [`membership`]: which servers vote.
 //! - [`sessions`]: which sessions nobody renewed in time.
+//! - [`autopilot`]: how the servers of raft are.
 //!
 //! A duty never waits for another and holds nothing that a new leader would miss: it looks at the state again.
 
+pub(crate) mod autopilot;
 mod catalog;
 pub mod establish;
 pub mod members;
@@ -40,6 +42,7 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
             duties.stop(Duration::from_secs(5)).await;
             datacenter.members.end();
             datacenter.sessions.end();
+            datacenter.health.end();
             tracing::info!("cluster leadership lost");
         }
         if leader.changed().await.is_err() {

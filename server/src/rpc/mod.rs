@@ -131,6 +131,8 @@ fn admit(peer: &PeerIdentity, request: &Request) -> Result<(), Refusal> {
         | Operation::ReadIndex
         | Operation::Login(_)
         | Operation::RenewLogin(_)
+        | Operation::Standing(_)
+        | Operation::LeaveRaft(_)
             if !server =>
         {
             Err(Refusal::permission_denied("only servers may ask this"))
@@ -177,6 +179,8 @@ mod tests {
         assert!(admit(&client, &keepalive("a", "consul")).is_err());
         assert!(admit(&client, &request(Operation::Leave("b".parse().unwrap()), false)).is_err());
         assert!(admit(&client, &request(Operation::Probe, false)).is_err());
+        assert!(admit(&client, &request(Operation::LeaveRaft("x".into()), false)).is_err());
+        assert!(admit(&client, &request(Operation::Standing("x".into()), false)).is_err());
         assert!(admit(&client, &request(Operation::Status, true)).is_err());
         assert!(admit(&PeerIdentity::Server, &keepalive("b", "consul")).is_ok());
     }

@@ -9,8 +9,8 @@ use lictor_types::{Credential, NodeName};
 use serde_json::{Map, Value};
 
 use super::{
-    AclConfig, Addresses, Config, ConfigProblem, DnsConfig, Host, Join, Limits, LogConfig, Performance, Ports, Soa,
-    Telemetry, TlsFiles, join,
+    AclConfig, Addresses, Autopilot, Config, ConfigProblem, DnsConfig, Host, Join, Limits, LogConfig, Performance,
+    Ports, Soa, Telemetry, TlsFiles, join,
 };
 use crate::local::{CheckDefinition, ServiceDefinition};
 
@@ -66,7 +66,7 @@ pub(super) fn build(
         },
         leave_on_terminate: keys.flag("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: keys.flag("skip_leave_on_interrupt").unwrap_or(server),
-        cleanup_dead_servers: keys.flag("autopilot.cleanup_dead_servers").unwrap_or(true),
+        autopilot: autopilot(&keys),
         connect_enabled: keys.flag("connect.enabled").unwrap_or(true),
         ui_enabled: keys.flag("ui_config.enabled").unwrap_or(dev),
         pid_file: keys.path("pid_file"),
@@ -141,6 +141,19 @@ impl Keys<'_> {
 
     fn invalid(&mut self, text: String) {
         self.problems.push(ConfigProblem::Invalid(text));
+    }
+}
+
+/// Consul's defaults.
+fn autopilot(keys: &Keys<'_>) -> Autopilot {
+    Autopilot {
+        cleanup_dead_servers: keys.flag("autopilot.cleanup_dead_servers").unwrap_or(true),
+        last_contact_threshold: keys.duration("autopilot.last_contact_threshold").unwrap_or(Duration::from_millis(200)),
+        max_trailing_logs: keys.count("autopilot.max_trailing_logs").unwrap_or(250).into(),
+        min_quorum: keys.count("autopilot.min_quorum").unwrap_or(0).into(),
+        server_stabilization_time: keys
+            .duration("autopilot.server_stabilization_time")
+            .unwrap_or(Duration::from_secs(10)),
     }
 }
 

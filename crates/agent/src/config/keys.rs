@@ -50,7 +50,16 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("advertise_addr", Text),
     ("advertise_server_address", Text),
     ("alt_domain", Text),
-    ("autopilot", Object(&[("cleanup_dead_servers", Flag)])),
+    (
+        "autopilot",
+        Object(&[
+            ("cleanup_dead_servers", Flag),
+            ("last_contact_threshold", Duration),
+            ("max_trailing_logs", Count),
+            ("min_quorum", Count),
+            ("server_stabilization_time", Duration),
+        ]),
+    ),
     ("bind_addr", Text),
     ("bootstrap", Flag),
     ("bootstrap_expect", Count),

@@ -30,6 +30,7 @@ mod limits;
 mod metrics;
 mod monitor;
 mod operator;
+mod operator_raft;
 mod params;
 mod routes;
 mod serve;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use lictor_types::NodeName;
 use lictor_types::duration;
 use lictor_types::rpc::{CreateJoinToken, Operation, Report};
-use lictor_types::{Index, NodeName, Requirement, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::body::JsonBody;
-use super::caller::{Caller, Order};
+use super::caller::Order;
 use super::decode::{self, Names};
 use super::failure::{Answered, Failure};
 
@@ -53,40 +53,4 @@ pub(super) async fn create_join_token(order: Order, body: JsonBody) -> Answered 
         return Err(Failure::unexpected_answer());
     };
     order.json(&JoinTokenMade { secret_id: secret.secret, ttl: duration::format(valid) })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct RaftConfiguration<'a> {
-    servers: Vec<RaftServerJson<'a>>,
-    index: Index,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct RaftServerJson<'a> {
-    #[serde(rename = "ID")]
-    id: &'a str,
-    node: &'a str,
-    address: &'a str,
-    leader: bool,
-    protocol_version: &'static str,
-    voter: bool,
-}
-
-/// `GET /v1/operator/raft/configuration`: the servers in raft, as the asked server knows them.
-pub(super) async fn raft_configuration(caller: Caller) -> Answered {
-    caller.require(Requirement::read(Resource::Operator, "")).await?;
-    let Report::Status(status) = caller.operate(Operation::Status).await? else {
-        return Err(Failure::unexpected_answer());
-    };
-    let servers = status.servers.iter().map(|it| RaftServerJson {
-        id: &it.server.id,
-        node: it.server.name.as_str(),
-        address: &it.server.address,
-        leader: status.leader.as_ref() == Some(&it.server.address),
-        protocol_version: "3",
-        voter: it.voter,
-    });
-    caller.json(&RaftConfiguration { servers: servers.collect(), index: status.index })
 }

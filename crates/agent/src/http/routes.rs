@@ -16,7 +16,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_services, ca_configuration, catalog, config_entries, connect,
-    health, kv, leaf, metrics, monitor, operator, session, snapshot, status, txn, usage,
+    health, kv, leaf, metrics, monitor, operator, operator_raft, session, snapshot, status, txn, usage,
 };
 use crate::agent::Agent;
 
@@ -52,6 +52,10 @@ impl Endpoint {
         self.on("PUT", MethodFilter::PUT, handler)
     }
 
+    fn post<H: Handler<T, Arc<Door>>, T: 'static>(self, handler: H) -> Self {
+        self.on("POST", MethodFilter::POST, handler)
+    }
+
     fn delete<H: Handler<T, Arc<Door>>, T: 'static>(self, handler: H) -> Self {
         self.on("DELETE", MethodFilter::DELETE, handler)
     }
@@ -75,7 +79,7 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables = [kv_and_catalog(), locks(), agent_local(), mesh_and_cluster(), upkeep()];
+    let tables = [kv_and_catalog(), locks(), agent_local(), mesh_and_cluster(), upkeep(), raft_and_autopilot()];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -161,7 +165,6 @@ fn mesh_and_cluster() -> Table {
         ("/v1/config/{*name}", endpoint().get(config_entries::get).delete(config_entries::delete)),
         ("/v1/status/leader", endpoint().get(status::leader)),
         ("/v1/status/peers", endpoint().get(status::peers)),
-        ("/v1/operator/raft/configuration", endpoint().get(operator::raft_configuration)),
         ("/v1/operator/join-token", endpoint().put(operator::create_join_token)),
     ]
 }
@@ -174,6 +177,19 @@ fn upkeep() -> Table {
         ("/v1/agent/metrics", endpoint().get(metrics::metrics)),
         ("/v1/operator/usage", endpoint().get(usage::usage)),
         ("/v1/snapshot", endpoint().get(snapshot::save).put(snapshot::restore)),
+    ]
+}
+
+fn raft_and_autopilot() -> Table {
+    let configuration = endpoint().get(operator_raft::autopilot_configuration);
+    let transfer = endpoint().post(operator_raft::transfer_leader).put(operator_raft::transfer_leader);
+    vec![
+        ("/v1/operator/raft/configuration", endpoint().get(operator_raft::configuration)),
+        ("/v1/operator/raft/peer", endpoint().delete(operator_raft::remove_peer)),
+        ("/v1/operator/raft/transfer-leader", transfer),
+        ("/v1/operator/autopilot/configuration", configuration.put(operator_raft::set_autopilot_configuration)),
+        ("/v1/operator/autopilot/health", endpoint().get(operator_raft::health)),
+        ("/v1/operator/autopilot/state", endpoint().get(operator_raft::state)),
     ]
 }
 

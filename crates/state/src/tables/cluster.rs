@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use lictor_types::authority::{AuthorityRecord, AuthoritySettings};
+use lictor_types::autopilot::{AutopilotConfig, AutopilotSet};
 use lictor_types::command::{ClusterIdentity, Effect, ServiceClaim};
 use lictor_types::refusal::RefusalKind;
-use lictor_types::{CaRoots, Refusal};
+use lictor_types::{CaRoots, Index, Refusal};
 
 use super::Key;
 use crate::changes::{Commit, Table};
@@ -16,6 +17,7 @@ use crate::indexes::Indexes;
 pub(crate) struct Cluster {
     pub(crate) identity: Option<Arc<ClusterIdentity>>,
     pub(crate) authority: Option<Arc<AuthorityRecord>>,
+    pub(crate) autopilot: Option<Arc<AutopilotConfig>>,
     /// Raft ids of removed servers.
     pub(crate) removed_servers: OrdSet<Key>,
     /// Service to namespace.
@@ -100,6 +102,18 @@ impl Cluster {
                 Ok(Effect::Applied)
             }
         }
+    }
+
+    pub(crate) fn set_autopilot(&mut self, commit: &mut Commit, indexes: &mut Indexes, set: &AutopilotSet) -> Effect {
+        let stored = self.autopilot.as_ref();
+        if set.cas.is_some_and(|cas| cas != stored.map_or(Index(0), |it| it.modify_index)) {
+            return Effect::NotApplied;
+        }
+        let create_index = stored.map_or(commit.at, |it| it.create_index);
+        let config = AutopilotConfig { create_index, modify_index: commit.at, ..set.config.clone() };
+        self.autopilot = Some(Arc::new(config));
+        indexes.changed(commit, Table::Autopilot, Key::from(""));
+        Effect::Applied
     }
 
     pub(crate) fn remember_removed(&mut self, server_id: &str) -> Effect {

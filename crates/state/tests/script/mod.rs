@@ -12,6 +12,7 @@ use lictor_state::access::{Authorized, Authorizer, Duty};
 use lictor_state::published::Published;
 use lictor_state::watches::Watch;
 use lictor_types::authority::{AuthorityRecord, AuthoritySettings};
+use lictor_types::autopilot::{AutopilotConfig, AutopilotSet};
 use lictor_types::command::{
     Effect, IntentionDelete, IntentionUpsert, IntentionsDelete, IntentionsSet, KvCommand, LoginRenewal, NameRight,
     NodeLogin, ServiceClaim,
@@ -186,6 +187,7 @@ fn query_of(line: &str) -> Option<Query> {
         ("checks", _) => Query::HealthState(StateQuery { state: first.into(), node_meta: meta }),
         ("roots", _) => Query::CaRoots,
         ("ca-settings", _) => Query::AuthoritySettings,
+        ("autopilot", "") => Query::Autopilot,
         ("intentions", "") => Query::Intentions,
         ("intentions", "from") => {
             Query::IntentionMatch(IntentionMatch { by_source: true, name: arguments.word(2).into() })
@@ -259,6 +261,14 @@ fn command_of(line: &str) -> Command {
         }),
         "use-join-token" => Command::JoinTokenUse(lookup(first)),
         "claim" => Command::ServiceClaim(ServiceClaim { service: first.into(), namespace: arguments.word(3).into() }),
+        "set-autopilot" => Command::AutopilotSet(AutopilotSet {
+            config: AutopilotConfig {
+                cleanup_dead_servers: !arguments.has("keep-dead"),
+                min_quorum: arguments.number("quorum").unwrap_or(0),
+                ..AutopilotConfig::default()
+            },
+            cas,
+        }),
         other => locks::command_of(&arguments, line)
             .unwrap_or_else(|| panic!("{other:?} is neither a question nor a command")),
     }

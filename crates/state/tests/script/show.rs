@@ -60,6 +60,16 @@ fn rows(answer: &Answer) -> Vec<String> {
             .iter()
             .map(|it| format!("leaf={}s csr={}/s @{}", it.leaf_seconds, it.signatures_per_second, it.modify_index))
             .collect(),
+        Answer::Autopilot(it) => vec![format!(
+            "cleanup {} contact {} trailing {} quorum {} stabilization {} create {} modify {}",
+            it.cleanup_dead_servers,
+            it.last_contact_threshold_millis,
+            it.max_trailing_logs,
+            it.min_quorum,
+            it.server_stabilization_millis,
+            it.create_index.0,
+            it.modify_index.0
+        )],
         Answer::Intentions(intentions) => intentions.iter().map(intention).collect(),
         Answer::Intention(it) => it.iter().map(intention).collect(),
         Answer::ServiceIntentions(entry) => entry.iter().flat_map(entry_rows).collect(),

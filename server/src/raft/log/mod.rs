@@ -32,7 +32,7 @@ use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
-pub(super) use flusher::Flusher;
+pub(super) use flusher::{Flusher, Progress};
 use record::Record;
 use segment::Segment;
 pub(super) use store::LogStore;
