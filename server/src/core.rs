@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
+use crate::leader::coordinates::CoordinateBatch;
 use crate::leader::members::MemberTable;
 use crate::leader::{self, Founding};
 use crate::login::LoginMethods;
@@ -116,6 +117,7 @@ impl Core {
             seal: deps.seal,
             peers: RpcPool::new(Arc::clone(&deps.transport), &tasks),
             members: MemberTable::default(),
+            coordinates: CoordinateBatch::default(),
             clock: deps.clock,
             rng: deps.rng,
             logins: deps.logins,

@@ -22,6 +22,7 @@ use lictor_types::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::leader::coordinates::CoordinateBatch;
 use crate::leader::members::MemberTable;
 use crate::login::LoginMethods;
 use crate::raft::{Consensus, ProposeError, ReadError};
@@ -38,6 +39,7 @@ pub struct ServerDatacenter {
     pub(crate) seal: Arc<SealKey>,
     pub(crate) peers: RpcPool,
     pub(crate) members: MemberTable,
+    pub(crate) coordinates: CoordinateBatch,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) logins: LoginMethods,
@@ -306,6 +308,7 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::ReadIndex
         | Operation::Login(_)
         | Operation::RenewLogin(_)
+        | Operation::UpdateCoordinate(_)
         | Operation::TransferLeader => true,
         Operation::Status
         | Operation::Probe

@@ -63,6 +63,13 @@ impl ServerDatacenter {
                 self.consensus.transfer_leader(None).await.map_err(membership::refuse)?;
                 Ok(Report::Done)
             }
+            Operation::UpdateCoordinate(update) => {
+                self.require_leader()?;
+                update.coord.check()?;
+                self.require(credential, &[Requirement::write(Resource::Node, update.node.as_str())])?;
+                self.coordinates.add(update)?;
+                Ok(Report::Done)
+            }
             Operation::Authorize(requirements) => {
                 self.fresh().await?;
                 let rules = self.rules(credential)?;

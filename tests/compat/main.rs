@@ -6,6 +6,7 @@ mod comparison;
 mod consul;
 mod http;
 mod script;
+mod selections;
 mod tools;
 
 use std::path::PathBuf;

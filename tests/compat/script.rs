@@ -1,5 +1,7 @@
 //! The one script of requests that a real Consul and ours both get. Every answer is compared.
 
+use crate::selections;
+
 /// One request.
 pub(crate) struct Step {
     pub(crate) method: &'static str,
@@ -24,15 +26,15 @@ impl Step {
     }
 }
 
-fn step(method: &'static str, target: &'static str, body: Option<&'static str>) -> Step {
+pub(crate) fn step(method: &'static str, target: &'static str, body: Option<&'static str>) -> Step {
     Step { method, target, body, until: None, capture: None }
 }
 
-fn get(target: &'static str) -> Step {
+pub(crate) fn get(target: &'static str) -> Step {
     step("GET", target, None)
 }
 
-fn put(target: &'static str, body: &'static str) -> Step {
+pub(crate) fn put(target: &'static str, body: &'static str) -> Step {
     step("PUT", target, Some(body))
 }
 
@@ -42,11 +44,23 @@ fn delete(target: &'static str) -> Step {
 
 /// The whole script, in order.
 pub(crate) fn script() -> Vec<Step> {
-    [start(), kv(), kv_refusals(), catalog(), catalog_refusals(), services(), checks(), health(), agent_refusals()]
-        .into_iter()
-        .chain([connect(), waiting(), refusals(), cleaning_up()])
-        .flatten()
-        .collect()
+    [
+        start(),
+        kv(),
+        kv_refusals(),
+        catalog(),
+        catalog_refusals(),
+        selections::catalog(),
+        services(),
+        selections::agent(),
+        checks(),
+        health(),
+        agent_refusals(),
+    ]
+    .into_iter()
+    .chain([connect(), waiting(), refusals(), cleaning_up()])
+    .flatten()
+    .collect()
 }
 
 /// What an agent alone says of itself.

@@ -11,6 +11,7 @@ mod keygen;
 mod kv;
 mod members;
 mod operator;
+mod rtt;
 mod seal_key;
 mod services;
 mod sidecar;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Members(members::MembersFlags),
     /// Runs the Kubernetes operator
     Operator(operator::OperatorFlags),
+    /// Estimates the round-trip time between two nodes
+    Rtt(rtt::RttFlags),
     /// Makes the key that secrets in the servers' state are sealed with
     #[command(subcommand)]
     SealKey(seal_key::SealKeyCommand),
@@ -91,6 +94,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::Kv(command) => run_here(kv::run(command)),
         Command::Members(flags) => run_here(members::run(flags)),
         Command::Operator(flags) => operator::run(flags),
+        Command::Rtt(flags) => run_here(rtt::run(flags)),
         Command::SealKey(command) => seal_key::run(command),
         Command::Services(command) => run_here(services::run(command)),
         Command::Sidecar(flags) => sidecar::run(*flags),

@@ -201,12 +201,7 @@ impl<T: 'static> Fields<'_, T> {
     }
 
     /// A struct within.
-    pub fn within<U: 'static>(
-        &mut self,
-        name: &str,
-        get: fn(&T) -> &U,
-        fields: fn(&mut Fields<'_, U>),
-    ) -> &mut Self {
+    pub fn within<U: 'static>(&mut self, name: &str, get: fn(&T) -> &U, fields: fn(&mut Fields<'_, U>)) -> &mut Self {
         if self.is(name) {
             let test = descend(self.wanted, self.depth + 1, fields);
             self.found = Some(test.map(|test| -> Test<T> { Box::new(move |row| test(get(row))) }));

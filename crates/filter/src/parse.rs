@@ -215,7 +215,9 @@ impl<'a> Parser<'a> {
             false
         } else {
             self.skip_space();
-            return Err(self.expected("an operator: ==, !=, in, contains, matches, is empty, or one of them with \"not\""));
+            return Err(
+                self.expected("an operator: ==, !=, in, contains, matches, is empty, or one of them with \"not\"")
+            );
         };
         match self.selector()? {
             Some(selector) => Ok(self.finish(selector, Operator::In, negated, value)),
@@ -256,8 +258,7 @@ impl<'a> Parser<'a> {
         if !rest.as_bytes().first().is_some_and(u8::is_ascii_alphabetic) {
             return None;
         }
-        let length =
-            rest.bytes().position(|byte| !byte.is_ascii_alphanumeric() && byte != b'_').unwrap_or(rest.len());
+        let length = rest.bytes().position(|byte| !byte.is_ascii_alphanumeric() && byte != b'_').unwrap_or(rest.len());
         self.at += length;
         Some(&rest[..length])
     }

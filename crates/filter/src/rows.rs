@@ -62,9 +62,11 @@ pub fn service_node(of: &mut Fields<'_, ServiceNode>) {
 
 /// Of `health/service`, `health/connect` and `health/ingress`.
 pub fn check_service_node(of: &mut Fields<'_, CheckServiceNode>) {
-    of.within("Node", |it| &it.node, node)
-        .within("Service", |it| &it.service, service)
-        .structs("Checks", |it| &it.checks, check);
+    of.within("Node", |it| &it.node, node).within("Service", |it| &it.service, service).structs(
+        "Checks",
+        |it| &it.checks,
+        check,
+    );
 }
 
 /// Of `health/node`, `health/checks`, `health/state` and `agent/checks`.

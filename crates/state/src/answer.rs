@@ -53,7 +53,15 @@ impl Store {
     /// Answers a question from this snapshot.
     pub fn answer(&self, query: &Authorized<Query>) -> Answered {
         let filter = &mut Filter { rules: query.rules(), filtered: false };
-        let (index, answer) = match query.get() {
+        let (index, answer) = self.look_up(filter, query.get());
+        Answered { index: index.max(BIRTH), answer, filtered: filter.filtered }
+    }
+
+    pub(crate) fn look_up(&self, filter: &mut Filter<'_>, query: &Query) -> (Index, Answer) {
+        match query {
+            Query::Selected(it) => self.selected(filter, it),
+            Query::Coordinates => self.all_coordinates(filter),
+            Query::CoordinatesOf(name) => self.coordinates_of(filter, name),
             Query::KvGet(key) => self.kv_get(key),
             Query::KvList(prefix) => (
                 self.kv.index_under(prefix, &self.indexes),
@@ -93,8 +101,7 @@ impl Store {
                 let entries = self.intentions.rows().filter(|entry| filter.may_read(Resource::Intention, &entry.name));
                 (self.indexes.of_table(Table::Intentions), Answer::ServiceIntentionsList(entries.cloned().collect()))
             }
-        };
-        Answered { index: index.max(BIRTH), answer, filtered: filter.filtered }
+        }
     }
 
     pub(crate) fn index_with_meta(&self, table: Table, meta: &BTreeMap<String, String>) -> Index {

@@ -10,6 +10,7 @@ use crate::indexes::Indexes;
 use crate::replies::{Replies, Reply};
 use crate::tables::checks::Checks;
 use crate::tables::cluster::Cluster;
+use crate::tables::coordinates::Coordinates;
 use crate::tables::intentions::Intentions;
 use crate::tables::kv::Kv;
 use crate::tables::nodes::Nodes;
@@ -29,6 +30,7 @@ pub struct Store {
     pub(crate) intentions: Intentions,
     pub(crate) tokens: Tokens,
     pub(crate) cluster: Cluster,
+    pub(crate) coordinates: Coordinates,
     pub(crate) replies: Replies,
 }
 
@@ -65,6 +67,7 @@ impl Store {
             intentions: Intentions::default(),
             tokens: Tokens::default(),
             cluster: Cluster::default(),
+            coordinates: Coordinates::default(),
             replies: Replies::default(),
         }
     }
@@ -113,6 +116,7 @@ impl Store {
             Command::ClusterInitialize(it) => Ok(self.cluster.initialize(it)),
             Command::AuthorityInitialize(it) => Ok(self.cluster.initialize_authority(commit, indexes, it)),
             Command::ServiceClaim(it) => self.cluster.claim(it),
+            Command::CoordinatesSet(rows) => Ok(self.set_coordinates(commit, rows)),
             Command::ServerRemoved(id) => Ok(self.cluster.remember_removed(id)),
             Command::NodeLogin(it) => self.node_login(commit, it),
             Command::AuthorityConfigure(it) => self.cluster.configure_authority(commit, indexes, it),

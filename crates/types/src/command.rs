@@ -9,8 +9,8 @@ use serde::Deserialize;
 use crate::authority::{AuthorityRecord, AuthoritySettings};
 use crate::token::JoinToken;
 use crate::{
-    CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions,
-    SourceIntention, Timestamp, Token, json,
+    CheckId, HealthCheck, Index, NodeCoordinate, NodeName, NodeService, Refusal, Requirement, ServiceId,
+    ServiceIntentions, SourceIntention, Timestamp, Token, json,
 };
 
 /// A request's id: made by the first agent that takes it and kept over every retry and relay.
@@ -93,6 +93,9 @@ pub enum Command {
     /// Sets how the mesh CA signs.
     #[n(62)]
     AuthorityConfigure(#[n(0)] AuthoritySettings),
+    /// Where nodes are in the space of round-trip times; of nodes that are not there nothing is kept.
+    #[n(30)]
+    CoordinatesSet(#[n(0)] Vec<NodeCoordinate>),
 }
 
 impl std::fmt::Debug for AuthorityRecord {

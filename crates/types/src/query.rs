@@ -6,8 +6,8 @@ use minicbor::{Decode, Encode};
 
 use crate::authority::AuthoritySettings;
 use crate::{
-    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
-    ServiceNode, service::NodeServices,
+    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeCoordinate, NodeName, Selection,
+    ServiceIntentions, ServiceName, ServiceNode, service::NodeServices,
 };
 
 /// A question.
@@ -70,6 +70,15 @@ pub enum Query {
     /// How the mesh CA signs.
     #[n(60)]
     AuthoritySettings,
+    /// Another question with a choice among its rows.
+    #[n(30)]
+    Selected(#[n(0)] Box<Selection>),
+    /// The coordinates of all nodes.
+    #[n(31)]
+    Coordinates,
+    /// The coordinates of one node.
+    #[n(32)]
+    CoordinatesOf(#[n(0)] NodeName),
 }
 
 /// The keys under a prefix.
@@ -220,4 +229,7 @@ pub enum Answer {
     /// To `AuthoritySettings`; none until the first leader has made the mesh CA.
     #[n(60)]
     AuthoritySettings(#[n(0)] Option<AuthoritySettings>),
+    /// To `Coordinates`, `CoordinatesOf`.
+    #[n(30)]
+    Coordinates(#[n(0)] Vec<NodeCoordinate>),
 }

@@ -3,8 +3,8 @@
 use minicbor::{Decode, Encode};
 
 use crate::{
-    Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
-    Requirement, ServiceName,
+    Command, Freshness, Index, LeafCertificate, Member, NodeCoordinate, NodeName, Outcome, Query, Read, Refusal,
+    RequestId, Requirement, ServiceName,
 };
 
 /// Who asks: the secret of an ACL token, or nobody.
@@ -171,6 +171,9 @@ pub enum Operation {
     /// A server has renewed this node's certificate: the token of its login lives as long.
     #[n(60)]
     RenewLogin(#[n(0)] NodeName),
+    /// Where a node is in the space of round-trip times; the leader gathers these and writes them together.
+    #[n(30)]
+    UpdateCoordinate(#[n(0)] NodeCoordinate),
 }
 
 /// Sign a leaf certificate.

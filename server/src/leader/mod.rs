@@ -1,12 +1,14 @@
 //! What only the leader does, for as long as it leads.
 //!
 //! - [`establish`]: what a cluster must have before anything else: its name, the mesh CA, the management token.
+//! - [`coordinates`]: where nodes are, written in batches.
 //! - [`members`]: who is alive, written into the catalog.
 //! - [`membership`]: which servers vote.
 //!
 //! A duty never waits for another and holds nothing that a new leader would miss: it looks at the state again.
 
 mod catalog;
+pub mod coordinates;
 pub mod establish;
 pub mod members;
 pub mod membership;
@@ -37,6 +39,7 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
             }
             duties.stop(Duration::from_secs(5)).await;
             datacenter.members.end();
+            datacenter.coordinates.end();
             tracing::info!("cluster leadership lost");
         }
         if leader.changed().await.is_err() {
@@ -53,4 +56,6 @@ fn start_duties(datacenter: &Arc<ServerDatacenter>, founding: &Arc<Founding>, du
     duties.spawn(async move { members::reconcile(&here).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { membership::keep(&here).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { coordinates::write(&here).await });
 }

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_services, ca_configuration, catalog, config_entries, connect,
-    health, kv, leaf, operator, status,
+    coordinate, health, kv, leaf, operator, status,
 };
 use crate::agent::Agent;
 
@@ -69,7 +69,7 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables = [kv_and_catalog(), agent_local(), mesh_and_cluster()];
+    let tables = [kv_and_catalog(), agent_local(), mesh_and_cluster(), coordinates()];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -145,6 +145,15 @@ fn mesh_and_cluster() -> Table {
         ("/v1/status/peers", endpoint().get(status::peers)),
         ("/v1/operator/raft/configuration", endpoint().get(operator::raft_configuration)),
         ("/v1/operator/join-token", endpoint().put(operator::create_join_token)),
+    ]
+}
+
+fn coordinates() -> Table {
+    vec![
+        ("/v1/coordinate/datacenters", endpoint().get(coordinate::datacenters)),
+        ("/v1/coordinate/nodes", endpoint().get(coordinate::nodes)),
+        ("/v1/coordinate/node/{*name}", endpoint().get(coordinate::node)),
+        ("/v1/coordinate/update", endpoint().put(coordinate::update)),
     ]
 }
 

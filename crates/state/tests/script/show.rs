@@ -51,6 +51,7 @@ fn rows(answer: &Answer) -> Vec<String> {
                 format!("{node} {}{of} @{}/{}", check(it), it.create_index, it.modify_index)
             })
             .collect(),
+        Answer::Coordinates(rows) => rows.iter().map(|row| format!("{} {:?}", row.node, row.coord.vec)).collect(),
         Answer::CaRoots(roots) => roots.iter().map(|roots| roots.active_root_id.clone()).collect(),
         Answer::AuthoritySettings(settings) => settings
             .iter()
