@@ -22,6 +22,7 @@ use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
 use crate::figures::{self, ServerFigures};
 use crate::leader::autopilot::HealthTable;
+use crate::leader::coordinates::CoordinateBatch;
 use crate::leader::members::MemberTable;
 use crate::leader::sessions::SessionTimers;
 use crate::leader::{self, Founding};
@@ -124,6 +125,7 @@ impl Core {
             members: MemberTable::default(),
             sessions: SessionTimers::default(),
             health: HealthTable::default(),
+            coordinates: CoordinateBatch::default(),
             clock: deps.clock,
             rng: deps.rng,
             logins: deps.logins,

@@ -24,6 +24,7 @@ use lictor_types::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::leader::autopilot::HealthTable;
+use crate::leader::coordinates::CoordinateBatch;
 use crate::leader::members::MemberTable;
 use crate::leader::sessions::SessionTimers;
 use crate::login::LoginMethods;
@@ -46,6 +47,7 @@ pub struct ServerDatacenter {
     pub(crate) members: MemberTable,
     pub(crate) sessions: SessionTimers,
     pub(crate) health: HealthTable,
+    pub(crate) coordinates: CoordinateBatch,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) logins: LoginMethods,
@@ -342,7 +344,8 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::RemoveServerAt(_)
         | Operation::LeaveRaft(_)
         | Operation::AutopilotState
-        | Operation::RaftPeers => true,
+        | Operation::RaftPeers
+        | Operation::UpdateCoordinate(_) => true,
         Operation::Status
         | Operation::Standing(_)
         | Operation::RaftPeersHere

@@ -73,6 +73,13 @@ impl ServerDatacenter {
                 self.raft_peers(credential)
             }
             Operation::RaftPeersHere => self.raft_peers(credential),
+            Operation::UpdateCoordinate(update) => {
+                self.require_leader()?;
+                update.coord.check()?;
+                self.require(credential, &[Requirement::write(Resource::Node, update.node.as_str())])?;
+                self.coordinates.add(update)?;
+                Ok(Report::Done)
+            }
             Operation::Authorize(requirements) => {
                 self.fresh().await?;
                 let rules = self.rules(credential)?;

@@ -1,5 +1,7 @@
 //! The one script of requests that a real Consul and ours both get. Every answer is compared.
 
+use crate::selections;
+
 /// One request.
 pub(crate) struct Step {
     pub(crate) method: &'static str,
@@ -24,7 +26,7 @@ impl Step {
     }
 }
 
-fn step(method: &'static str, target: &'static str, body: Option<&'static str>) -> Step {
+pub(crate) fn step(method: &'static str, target: &'static str, body: Option<&'static str>) -> Step {
     Step { method, target, body, until: None, capture: None }
 }
 
@@ -42,11 +44,23 @@ pub(crate) fn delete(target: &'static str) -> Step {
 
 /// The whole script, in order.
 pub(crate) fn script() -> Vec<Step> {
-    [start(), kv(), kv_refusals(), catalog(), catalog_refusals(), services(), checks(), health(), agent_refusals()]
-        .into_iter()
-        .chain([connect(), waiting(), crate::locks_script::locks(), refusals(), cleaning_up()])
-        .flatten()
-        .collect()
+    [
+        start(),
+        kv(),
+        kv_refusals(),
+        catalog(),
+        catalog_refusals(),
+        selections::catalog(),
+        services(),
+        selections::agent(),
+        checks(),
+        health(),
+        agent_refusals(),
+    ]
+    .into_iter()
+    .chain([connect(), waiting(), crate::locks_script::locks(), refusals(), cleaning_up()])
+    .flatten()
+    .collect()
 }
 
 /// What an agent alone says of itself.

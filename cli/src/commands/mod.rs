@@ -16,6 +16,7 @@ mod monitor;
 mod operator;
 mod raft;
 mod recover;
+mod rtt;
 mod seal_key;
 mod services;
 mod sidecar;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Monitor(monitor::MonitorFlags),
     /// Runs the Kubernetes operator, or looks after the servers of raft
     Operator(operator::OperatorFlags),
+    /// Estimates the round-trip time between two nodes
+    Rtt(rtt::RttFlags),
     /// Makes the key that secrets in the servers' state are sealed with
     #[command(subcommand)]
     SealKey(seal_key::SealKeyCommand),
@@ -113,6 +116,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::Members(flags) => run_here(members::run(flags)),
         Command::Monitor(flags) => run_here(monitor::run(flags)),
         Command::Operator(flags) => operator::run(flags),
+        Command::Rtt(flags) => run_here(rtt::run(flags)),
         Command::SealKey(command) => seal_key::run(command),
         Command::Services(command) => run_here(services::run(command)),
         Command::Sidecar(flags) => sidecar::run(*flags),

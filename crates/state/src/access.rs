@@ -257,10 +257,13 @@ impl Authorizer {
     /// the rows that the asker may not see.
     ///
     /// # Errors
-    /// 403 with the requirement that is not met.
+    /// 403 with the requirement that is not met; 500 for a filter that is none.
     pub fn authorize_query(&self, rules: &Rules, query: Query) -> Result<Authorized<Query>, Refusal> {
         if let Some(requirement) = needs_of_query(&query) {
             rules.require(&requirement)?;
+        }
+        if let Query::Selected(selection) = &query {
+            crate::select::check(selection)?;
         }
         Ok(Authorized { value: query, rules: rules.clone() })
     }

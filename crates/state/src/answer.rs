@@ -58,7 +58,16 @@ impl Store {
     /// Answers a question from this snapshot.
     pub fn answer(&self, query: &Authorized<Query>) -> Answered {
         let filter = &mut Filter { rules: query.rules(), filtered: false };
-        let (index, answer) = match query.get() {
+        let (index, answer) = self.find(filter, query.get());
+        // After a restore rows are older than what readers were told before it.
+        Answered { index: index.max(self.floor).max(BIRTH), answer, filtered: filter.filtered }
+    }
+
+    pub(crate) fn find(&self, filter: &mut Filter<'_>, query: &Query) -> (Index, Answer) {
+        match query {
+            Query::Selected(it) => self.selected(filter, it),
+            Query::Coordinates => self.all_coordinates(filter),
+            Query::CoordinatesOf(name) => self.coordinates_of(filter, name),
             Query::KvGet(key) => self.kv_get(key),
             Query::KvList(prefix) => (
                 self.kv.index_under(prefix, &self.indexes),
@@ -110,9 +119,7 @@ impl Store {
                 let entries = self.intentions.rows().filter(|entry| filter.may_read(Resource::Intention, &entry.name));
                 (self.indexes.of_table(Table::Intentions), Answer::ServiceIntentionsList(entries.cloned().collect()))
             }
-        };
-        // After a restore rows are older than what readers were told before it.
-        Answered { index: index.max(self.floor).max(BIRTH), answer, filtered: filter.filtered }
+        }
     }
 
     /// A session never changes, so its index is that of its making; when it is gone, that of the last end of one.

@@ -44,6 +44,7 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         | Command::AuthorityInitialize(_)
         | Command::ServiceClaim(_)
         | Command::ServerRemoved(_)
+        | Command::CoordinatesSet(_)
         | Command::RegisterWithin(_)
         | Command::NodeLogin(_)
         | Command::LoginRenew(_)
@@ -58,6 +59,7 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
 /// What `query` requires before anything is looked up; most questions are answered row by row instead.
 pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
     match query {
+        Query::Selected(it) => needs_of_query(&it.query),
         Query::KvGet(key) => Some(Requirement::read(Resource::Key, key.as_str())),
         Query::IntentionExact(IntentionQuery { destination: name, .. })
         | Query::IntentionMatch(IntentionMatch { name, .. })
@@ -75,6 +77,8 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         | Query::HealthChecks(_)
         | Query::HealthState(_)
         | Query::CaRoots
+        | Query::Coordinates
+        | Query::CoordinatesOf(_)
         | Query::Intentions
         | Query::Session(_)
         | Query::NodeSessions(_)

@@ -279,6 +279,7 @@ impl Store {
         }
         self.tokens.remove_login(node);
         self.end_sessions_of_node(commit, node);
+        self.remove_coordinates(commit, node);
         self.indexes.removed(commit, Table::Nodes, node.clone());
         let services: Vec<Key> = self.services.on_node(node).map(|service| Key::from(service.id_text())).collect();
         for id in services {

@@ -46,11 +46,14 @@ pub(crate) enum Table {
     /// How the leader looks after the servers of raft.
     #[n(50)]
     Autopilot,
+    /// Coordinates, by node.
+    #[n(30)]
+    Coordinates,
 }
 
 impl Table {
     /// How many there are.
-    pub(crate) const COUNT: usize = 12;
+    pub(crate) const COUNT: usize = 13;
 }
 
 /// The keys that one or more commands touched.

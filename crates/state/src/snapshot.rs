@@ -10,7 +10,9 @@ use lictor_types::authority::AuthorityRecord;
 use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, ServiceClaim};
 use lictor_types::token::JoinToken;
-use lictor_types::{HealthCheck, Index, KvEntry, Node, NodeService, ServiceIntentions, Session, Timestamp, Token};
+use lictor_types::{
+    HealthCheck, Index, KvEntry, Node, NodeCoordinate, NodeService, ServiceIntentions, Session, Timestamp, Token,
+};
 use minicbor::encode::write::Writer;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
@@ -52,8 +54,9 @@ mod section {
     pub(super) const FLOOR: u32 = 70;
     pub(super) const STAGED: u32 = 71;
     pub(super) const AUTOPILOT: u32 = 50;
+    pub(super) const COORDINATES: u32 = 30;
     /// How many there are.
-    pub(super) const COUNT: u64 = 25;
+    pub(super) const COUNT: u64 = 26;
 }
 
 /// Bytes that are not a snapshot that this release can read.
@@ -157,7 +160,7 @@ impl Store {
         to.u32(section::FLOOR)?.encode(self.floor)?;
         to.u32(section::STAGED)?.encode(self.staged.as_deref())?;
         to.u32(section::AUTOPILOT)?.encode(self.autopilot())?;
-        Ok(())
+        rows(to, section::COORDINATES, self.coordinates.rows())
     }
 
     fn read_section(&mut self, section: u32, from: &mut Decoder<'_>) -> Result<(), SnapshotError> {
@@ -215,6 +218,7 @@ impl Store {
             section::REPLIES => each(from, |reply: Reply| self.replies.insert(reply))?,
             section::FLOOR => self.floor = from.decode()?,
             section::STAGED => self.staged = from.decode::<Option<Staged>>()?.map(Into::into),
+            section::COORDINATES => each(from, |row: NodeCoordinate| self.coordinates.insert(row))?,
             _ => from.skip()?,
         }
         Ok(())

@@ -14,6 +14,7 @@ use crate::replies::{Replies, Reply};
 use crate::restore::Staged;
 use crate::tables::checks::Checks;
 use crate::tables::cluster::Cluster;
+use crate::tables::coordinates::Coordinates;
 use crate::tables::intentions::Intentions;
 use crate::tables::kv::{Holders, Kv};
 use crate::tables::lock_delays::LockDelays;
@@ -37,6 +38,7 @@ pub struct Store {
     pub(crate) intentions: Intentions,
     pub(crate) tokens: Tokens,
     pub(crate) cluster: Cluster,
+    pub(crate) coordinates: Coordinates,
     pub(crate) replies: Replies,
     /// The index of the last restore: no answer has a smaller one.
     pub(crate) floor: Index,
@@ -79,6 +81,7 @@ impl Store {
             intentions: Intentions::default(),
             tokens: Tokens::default(),
             cluster: Cluster::default(),
+            coordinates: Coordinates::default(),
             replies: Replies::default(),
             floor: Index::default(),
             staged: None,
@@ -138,6 +141,7 @@ impl Store {
             Command::ClusterInitialize(it) => Ok(self.cluster.initialize(it)),
             Command::AuthorityInitialize(it) => Ok(self.cluster.initialize_authority(commit, indexes, it)),
             Command::ServiceClaim(it) => self.cluster.claim(it),
+            Command::CoordinatesSet(rows) => Ok(self.set_coordinates(commit, rows)),
             Command::ServerRemoved(id) => Ok(self.cluster.remember_removed(id)),
             Command::NodeLogin(it) => self.node_login(commit, it),
             Command::AuthorityConfigure(it) => self.cluster.configure_authority(commit, indexes, it),

@@ -116,6 +116,9 @@ fn places(query: &Query) -> Vec<Place> {
     let under = |table, key: &str| Place::new(table, key, true);
     let all = |table| under(table, "");
     match query {
+        Query::Selected(it) => places(&it.query),
+        Query::Coordinates => vec![all(Table::Coordinates)],
+        Query::CoordinatesOf(name) => vec![exact(Table::Coordinates, &name.key())],
         Query::KvGet(key) => vec![exact(Table::Kv, key)],
         Query::KvList(prefix) => vec![under(Table::Kv, prefix)],
         Query::KvKeys(it) => vec![under(Table::Kv, &it.prefix)],

@@ -13,8 +13,8 @@ use crate::session::SessionDestroy;
 use crate::token::JoinToken;
 use crate::transaction::TransactionOutcome;
 use crate::{
-    CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions, Session,
-    SourceIntention, Timestamp, Token, Transaction, json,
+    CheckId, HealthCheck, Index, NodeCoordinate, NodeName, NodeService, Refusal, Requirement, ServiceId,
+    ServiceIntentions, Session, SourceIntention, Timestamp, Token, Transaction, json,
 };
 
 /// A request's id: made by the first agent that takes it and kept over every retry and relay.
@@ -121,6 +121,9 @@ pub enum Command {
     /// Sets how the leader looks after the servers of raft.
     #[n(50)]
     AutopilotSet(#[n(0)] AutopilotSet),
+    /// Where nodes are in the space of round-trip times; of nodes that are not there nothing is kept.
+    #[n(30)]
+    CoordinatesSet(#[n(0)] Vec<NodeCoordinate>),
 }
 
 impl std::fmt::Debug for AuthorityRecord {

@@ -7,8 +7,8 @@ use minicbor::{Decode, Encode};
 use crate::authority::AuthoritySettings;
 use crate::autopilot::AutopilotConfig;
 use crate::{
-    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
-    ServiceNode, Session,
+    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeCoordinate, NodeName, Selection,
+    ServiceIntentions, ServiceName, ServiceNode, Session,
     service::NodeServices,
     transaction::{TransactionOperation, TransactionOutcome},
 };
@@ -88,6 +88,15 @@ pub enum Query {
     /// How the leader looks after the servers of raft.
     #[n(50)]
     Autopilot,
+    /// Another question with a choice among its rows.
+    #[n(30)]
+    Selected(#[n(0)] Box<Selection>),
+    /// The coordinates of all nodes.
+    #[n(31)]
+    Coordinates,
+    /// The coordinates of one node.
+    #[n(32)]
+    CoordinatesOf(#[n(0)] NodeName),
 }
 
 /// The keys under a prefix.
@@ -247,4 +256,7 @@ pub enum Answer {
     /// To `Autopilot`.
     #[n(50)]
     Autopilot(#[n(0)] AutopilotConfig),
+    /// To `Coordinates`, `CoordinatesOf`.
+    #[n(30)]
+    Coordinates(#[n(0)] Vec<NodeCoordinate>),
 }

@@ -5,8 +5,8 @@ use minicbor::{Decode, Encode};
 use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
 use crate::autopilot::{AutopilotState, RaftPeers, Standing};
 use crate::{
-    Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
-    Requirement, ServiceName, Session,
+    Command, Freshness, Index, LeafCertificate, Member, NodeCoordinate, NodeName, Outcome, Query, Read, Refusal,
+    RequestId, Requirement, ServiceName, Session,
 };
 
 /// Who asks: the secret of an ACL token, or nobody.
@@ -215,6 +215,9 @@ pub enum Operation {
     /// A server leaves raft on purpose and may come back with the log it has.
     #[n(56)]
     LeaveRaft(#[n(0)] String),
+    /// Where a node is in the space of round-trip times; the leader gathers these and writes them together.
+    #[n(30)]
+    UpdateCoordinate(#[n(0)] NodeCoordinate),
 }
 
 /// Sign a leaf certificate.

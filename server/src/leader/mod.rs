@@ -1,6 +1,7 @@
 //! What only the leader does, for as long as it leads.
 //!
 //! - [`establish`]: what a cluster must have before anything else: its name, the mesh CA, the management token.
+//! - [`coordinates`]: where nodes are, written in batches.
 //! - [`members`]: who is alive, written into the catalog.
 //! - [`membership`]: which servers vote.
 //! - [`sessions`]: which sessions nobody renewed in time.
@@ -10,6 +11,7 @@
 
 pub(crate) mod autopilot;
 mod catalog;
+pub mod coordinates;
 pub mod establish;
 pub mod members;
 pub mod membership;
@@ -43,6 +45,7 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
             datacenter.members.end();
             datacenter.sessions.end();
             datacenter.health.end();
+            datacenter.coordinates.end();
             tracing::info!("cluster leadership lost");
         }
         if leader.changed().await.is_err() {
@@ -62,4 +65,6 @@ fn start_duties(datacenter: &Arc<ServerDatacenter>, founding: &Arc<Founding>, du
     duties.spawn(async move { membership::keep(&here).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { sessions::expire(&here).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { coordinates::write(&here).await });
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
+use lictor_filter::rows;
 use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
 use lictor_types::{NodeService, Refusal, Requirement, Resource, ServiceId};
 use serde::Serialize;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use super::body::JsonBody;
 use super::caller::{Caller, Tail, mark_filtered};
+use super::choice;
 use super::decode;
 use super::failure::{Answered, Failure, text};
 use crate::local::ServiceDefinition;
@@ -68,6 +70,7 @@ impl<'a> AgentService<'a> {
 
 /// `GET /v1/agent/services`.
 pub(super) async fn list(caller: Caller) -> Answered {
+    let chosen = choice::filter(&caller.params, rows::service)?;
     let services = caller.door.agent.local.services();
     let requirements =
         services.values().map(|service| Requirement::read(Resource::Service, service.name.as_str())).collect();
@@ -76,11 +79,11 @@ pub(super) async fn list(caller: Caller) -> Answered {
     let shown: BTreeMap<&str, AgentService<'_>> = services
         .values()
         .zip(&denials)
-        .filter(|(_, denial)| denial.is_none())
+        .filter(|(service, denial)| denial.is_none() && chosen.as_ref().is_none_or(|it| it.matches(service)))
         .map(|(service, _)| (service.id_text(), AgentService::of(service, datacenter)))
         .collect();
     let mut response = caller.json(&shown)?;
-    mark_filtered(&mut response, shown.len() < services.len() && !caller.credential.is_anonymous());
+    mark_filtered(&mut response, denials.iter().any(Option::is_some) && !caller.credential.is_anonymous());
     Ok(response)
 }
 

@@ -19,10 +19,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use lictor_types::command::Effect;
 use lictor_types::rpc::{Operation, Report};
 use lictor_types::transaction::TransactionOutcome;
-use lictor_types::{Answer, Command, Consistency, Credential, Freshness, Index, Query, Read, Refusal, Requirement};
+use lictor_types::{
+    Answer, Command, Consistency, Credential, Freshness, Index, Near, Query, Read, Refusal, Requirement,
+};
 use serde::Serialize;
 
 use super::Door;
+use super::choice;
 use super::failure::{Answered, Failure};
 use super::json;
 use super::params::Params;
@@ -48,6 +51,7 @@ pub(super) struct Ask {
     caller: Caller,
     pub(super) freshness: Freshness,
     max_stale: Option<Duration>,
+    near: Option<Near>,
 }
 
 /// A write of the datacenter.
@@ -163,6 +167,11 @@ impl Ask {
     /// Asks the state as freshly as the request says.
     pub(super) async fn read(&self, query: Query) -> Result<(Meta, Answer), Failure> {
         self.read_as(query, self.freshness).await
+    }
+
+    /// As [`Self::read`], with what the request chooses among the rows by `filter`, `near` and `merge-central-config`.
+    pub(super) async fn read_chosen(&self, query: Query) -> Result<(Meta, Answer), Failure> {
+        self.read(choice::choosing(&self.params, self.near.clone(), query)?).await
     }
 
     /// Asks the state as freshly as the request says, without waiting for a newer answer.
@@ -304,7 +313,7 @@ fn refuse_unsupported(params: &Params, headers: &HeaderMap) -> Result<(), Refusa
             return of(format!("query parameter: {parameter:?}"));
         }
     }
-    for parameter in ["filter", "peer", "sg"] {
+    for parameter in ["peer", "sg"] {
         if params.text(parameter).is_some() {
             return Err(Refusal::bad_request(format!(
                 "?{parameter} is not supported yet; ask without it and choose among the rows yourself"
@@ -337,7 +346,9 @@ impl FromRequestParts<Arc<Door>> for Ask {
         caller.check_datacenter()?;
         let freshness = caller.params.freshness(&door.limits, &*door.agent.rng)?;
         let max_stale = caller.params.max_stale()?;
-        Ok(Self { caller, freshness, max_stale })
+        let here = &caller.door.agent.identity.node_name;
+        let near = choice::near(&caller.params, here, choice::client_address(parts));
+        Ok(Self { caller, freshness, max_stale, near })
     }
 }
 

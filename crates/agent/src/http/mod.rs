@@ -16,8 +16,10 @@ mod body;
 mod ca_configuration;
 mod caller;
 mod catalog;
+mod choice;
 mod config_entries;
 mod connect;
+mod coordinate;
 mod decode;
 #[cfg(test)]
 pub(crate) mod double;

@@ -16,7 +16,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_services, ca_configuration, catalog, config_entries, connect,
-    health, kv, leaf, metrics, monitor, operator, operator_raft, session, snapshot, status, txn, usage,
+    coordinate, health, kv, leaf, metrics, monitor, operator, operator_raft, session, snapshot, status, txn, usage,
 };
 use crate::agent::Agent;
 
@@ -79,7 +79,8 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables = [kv_and_catalog(), locks(), agent_local(), mesh_and_cluster(), upkeep(), raft_and_autopilot()];
+    let tables =
+        [kv_and_catalog(), locks(), coordinates(), agent_local(), mesh_and_cluster(), upkeep(), raft_and_autopilot()];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -190,6 +191,15 @@ fn raft_and_autopilot() -> Table {
         ("/v1/operator/autopilot/configuration", configuration.put(operator_raft::set_autopilot_configuration)),
         ("/v1/operator/autopilot/health", endpoint().get(operator_raft::health)),
         ("/v1/operator/autopilot/state", endpoint().get(operator_raft::state)),
+    ]
+}
+
+fn coordinates() -> Table {
+    vec![
+        ("/v1/coordinate/datacenters", endpoint().get(coordinate::datacenters)),
+        ("/v1/coordinate/nodes", endpoint().get(coordinate::nodes)),
+        ("/v1/coordinate/node/{*name}", endpoint().get(coordinate::node)),
+        ("/v1/coordinate/update", endpoint().put(coordinate::update)),
     ]
 }
 

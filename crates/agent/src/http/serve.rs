@@ -20,6 +20,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use super::choice::ClientAddress;
 
 /// How long a client may take for the head of a request, idle time between two requests included.
 const HEADER_READ_LIMIT: Duration = Duration::from_secs(10);
@@ -92,9 +95,9 @@ async fn accept(listener: HttpListener, router: Router, clients: Arc<Clients>, t
                 tracing::debug!(%error, %peer, "cannot turn Nagle's algorithm off");
             }
             match tls {
-                None => connection(stream, router, &connection_tasks).await,
+                None => connection(stream, peer.ip(), router, &connection_tasks).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, &connection_tasks).await,
+                    Ok(Ok(stream)) => connection(stream, peer.ip(), router, &connection_tasks).await,
                     Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 },
@@ -111,7 +114,7 @@ fn refuse(stream: TcpStream) {
     }
 }
 
-async fn connection<S>(stream: S, router: Router, tasks: &Tasks)
+async fn connection<S>(stream: S, client: IpAddr, router: Router, tasks: &Tasks)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -125,6 +128,10 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(BUFFER_BYTES_MAX as u32);
+    let router = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ClientAddress(client));
+        request
+    });
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(served);
     let ended = tokio::select! {

@@ -7,6 +7,7 @@ use imbl::OrdMap;
 
 pub(crate) mod checks;
 pub(crate) mod cluster;
+pub(crate) mod coordinates;
 pub(crate) mod intentions;
 pub(crate) mod kv;
 pub(crate) mod lock_delays;

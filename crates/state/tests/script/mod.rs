@@ -20,7 +20,8 @@ use lictor_types::command::{
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery, StateQuery};
 use lictor_types::token::{ANONYMOUS_ACCESSOR, JoinToken};
 use lictor_types::{
-    Action, CaRoot, Command, Deregistration, Envelope, Index, KvVerb, Query, Refusal, SourceIntention, Timestamp, Token,
+    Action, CaRoot, Command, Coordinate, Deregistration, Envelope, Index, KvVerb, Near, NodeCoordinate, Query, Refusal,
+    Selection, SourceIntention, Timestamp, Token,
 };
 
 /// A state, who asks it, what time it is, and who waits.
@@ -154,7 +155,20 @@ fn secret(asker: &str) -> Option<[u8; 32]> {
     (asker != "anonymous").then(|| lookup(asker))
 }
 
+/// `near=NODE` and, as the last of the line, `filter=EXPRESSION` choose among the rows of a question.
 fn query_of(line: &str) -> Option<Query> {
+    let (line, filter) = line.split_once(" filter=").unwrap_or((line, ""));
+    let arguments = Arguments::new(line);
+    let near = arguments.named.get("near").map(|node| Near::Node((*node).to_owned()));
+    let merge_central_config = arguments.has("merged");
+    let query = plain_query_of(line)?;
+    if filter.is_empty() && near.is_none() && !merge_central_config {
+        return Some(query);
+    }
+    Some(Query::Selected(Box::new(Selection { query, filter: filter.to_owned(), near, merge_central_config })))
+}
+
+fn plain_query_of(line: &str) -> Option<Query> {
     let arguments = Arguments::new(line);
     let first = arguments.word(1);
     let meta: BTreeMap<String, String> = arguments
@@ -185,6 +199,8 @@ fn query_of(line: &str) -> Option<Query> {
         ("checks", "on") => Query::HealthNode(arguments.word(2).parse().unwrap()),
         ("checks", "of") => Query::HealthChecks(service(arguments.word(2))),
         ("checks", _) => Query::HealthState(StateQuery { state: first.into(), node_meta: meta }),
+        ("coordinates", "") => Query::Coordinates,
+        ("coordinates", name) => Query::CoordinatesOf(name.parse().unwrap()),
         ("roots", _) => Query::CaRoots,
         ("ca-settings", _) => Query::AuthoritySettings,
         ("autopilot", "") => Query::Autopilot,
@@ -260,6 +276,12 @@ fn command_of(line: &str) -> Command {
             modify_index: Index(0),
         }),
         "use-join-token" => Command::JoinTokenUse(lookup(first)),
+        // place NODE X: X milliseconds from the origin.
+        "place" => Command::CoordinatesSet(vec![NodeCoordinate {
+            node: first.parse().unwrap(),
+            segment: String::new(),
+            coord: at(arguments.word(2).parse::<f64>().unwrap() / 1000.0),
+        }]),
         "claim" => Command::ServiceClaim(ServiceClaim { service: first.into(), namespace: arguments.word(3).into() }),
         "set-autopilot" => Command::AutopilotSet(AutopilotSet {
             config: AutopilotConfig {
@@ -272,6 +294,12 @@ fn command_of(line: &str) -> Command {
         other => locks::command_of(&arguments, line)
             .unwrap_or_else(|| panic!("{other:?} is neither a question nor a command")),
     }
+}
+
+fn at(first: f64) -> Coordinate {
+    let mut coordinate = Coordinate::default();
+    coordinate.vec[0] = first;
+    coordinate
 }
 
 fn kv(verb: KvVerb, arguments: &Arguments<'_>) -> Command {

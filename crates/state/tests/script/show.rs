@@ -55,6 +55,7 @@ fn rows(answer: &Answer) -> Vec<String> {
             .collect(),
         Answer::Sessions(sessions) => sessions.iter().map(session).collect(),
         Answer::Transaction(outcome) => transaction(outcome),
+        Answer::Coordinates(rows) => rows.iter().map(|row| format!("{} {:?}", row.node, row.coord.vec)).collect(),
         Answer::CaRoots(roots) => roots.iter().map(|roots| roots.active_root_id.clone()).collect(),
         Answer::AuthoritySettings(settings) => settings
             .iter()
