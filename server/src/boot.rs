@@ -10,6 +10,7 @@ use lictor_agent::agent::{Agent, AgentIdentity};
 use lictor_agent::client::{self, ClientAgent, ClientDeps, ClientError, ClientIdentity};
 use lictor_agent::config::Config;
 use lictor_agent::doors::{self, Doors};
+use lictor_agent::events::Ring;
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::session::Proof;
 use lictor_identity::{RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
@@ -229,6 +230,7 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         identity,
         datacenter: core.datacenter.clone(),
         local: Arc::clone(&local),
+        events: Arc::new(Ring::new(rng.uuid())),
         default_token: config.acl.default_token.clone(),
         agent_token: config.acl.agent_token.clone(),
         clock,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
 use lictor_identity::RpcTrust;
 use lictor_identity::seal::SealKey;
@@ -112,6 +113,7 @@ impl Core {
             seal: deps.seal,
             peers: RpcPool::new(Arc::clone(&deps.transport), &tasks),
             members: MemberTable::default(),
+            events: Ring::new(deps.rng.uuid()),
             clock: deps.clock,
             rng: deps.rng,
             logins: deps.logins,
@@ -124,6 +126,7 @@ impl Core {
         let join: Vec<String> = settings.join.into_iter().filter(|it| *it != settings.own.address).collect();
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
+        tasks.spawn(crate::events::follow_leader(Arc::clone(&datacenter)));
         tasks.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
         Ok(Self { datacenter, fatal: fatal_seen, tasks })
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_agent::Datacenter;
+use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::Boxed;
@@ -37,6 +38,7 @@ pub struct ServerDatacenter {
     pub(crate) seal: Arc<SealKey>,
     pub(crate) peers: RpcPool,
     pub(crate) members: MemberTable,
+    pub(crate) events: Ring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) logins: LoginMethods,
@@ -86,7 +88,7 @@ impl ServerDatacenter {
         // A token that was made a moment ago must be known here before it is judged.
         self.consensus.lease_read().await.map_err(refuse_read)?;
         let rules = self.rules(credential)?;
-        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), command)?;
+        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), self.sealed(command)?)?;
         self.propose(request_id, authorized).await
     }
 
@@ -206,9 +208,12 @@ impl ServerDatacenter {
     }
 
     fn answer(&self, credential: &Credential, query: Query) -> Result<Read, Refusal> {
+        let store = self.published.load();
         let rules = self.rules(credential)?;
+        let rules = self.authorizer.rules_of_question(&store, rules, &query, self.now())?;
         let query = self.authorizer.authorize_query(&rules, query)?;
-        let answered = self.published.load().answer(&query);
+        let mut answered = store.answer(&query);
+        self.unseal(&mut answered.answer)?;
         let filtered = answered.filtered && !credential.is_anonymous();
         Ok(Read {
             index: answered.index,
@@ -303,11 +308,14 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::RemoveServer(_)
         | Operation::ReadIndex
         | Operation::Login(_)
+        | Operation::FireEvent(_)
+        | Operation::ForceLeave(_)
         | Operation::TransferLeader => true,
         Operation::Status
         | Operation::Probe
         | Operation::SignLeaf(_)
         | Operation::SignAgent(_)
+        | Operation::FollowEvents(_)
         | Operation::Authorize(_) => false,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lictor_agent::config::{Config, ConfigErrors, Flags, Host};
 use lictor_agent::doors::{self, Doors};
+use lictor_agent::events::Ring;
 use lictor_agent::forward::Forwarder;
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::{Agent, AgentIdentity, SharedDatacenter};
@@ -68,6 +69,7 @@ impl ClientAgent {
             identity,
             datacenter,
             local: Arc::clone(&local),
+            events: Arc::new(Ring::new(world.rng.uuid())),
             default_token: config.acl.default_token.clone(),
             agent_token: config.acl.agent_token.clone(),
             clock: Arc::clone(&world.clock),

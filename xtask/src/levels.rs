@@ -90,6 +90,7 @@ fn unit(context: &Context) -> Result<Outcome> {
     let names = [
         "foreign_authority",
         "golden",
+        "golden_queries_and_events",
         "mesh_handshakes",
         "once_only",
         "replay",

@@ -11,6 +11,7 @@ use lictor_types::{Credential, Member, MemberStatus, NodeName};
 
 use crate::config::Config;
 use crate::datacenter::SharedDatacenter;
+use crate::events::Ring;
 use crate::local::Local;
 
 /// The release of Consul whose interfaces we speak; clients parse it.
@@ -28,6 +29,8 @@ pub struct Agent {
     pub datacenter: SharedDatacenter,
     /// Its own services and checks.
     pub local: Arc<Local>,
+    /// The last user events that were meant for it.
+    pub events: Arc<Ring>,
     /// For requests without a token.
     pub default_token: Credential,
     /// For what concerns its own node.

@@ -14,6 +14,7 @@ use crate::SharedDatacenter;
 use crate::agent::{Agent, AgentIdentity, node_id};
 use crate::config::Config;
 use crate::doors::{self, Doors};
+use crate::events::Ring;
 use crate::forward::Forwarder;
 use crate::local::{Local, LocalSettings};
 use crate::session::{Proof, Session};
@@ -161,6 +162,7 @@ async fn start(
         identity,
         datacenter,
         local: Arc::clone(&local),
+        events: Arc::new(Ring::new(rng.uuid())),
         default_token: config.acl.default_token.clone(),
         agent_token: config.acl.agent_token.clone(),
         clock: Arc::clone(&clock),

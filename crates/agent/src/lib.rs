@@ -11,9 +11,11 @@ pub mod config;
 pub mod datacenter;
 pub mod dns;
 pub mod doors;
+pub mod events;
 pub mod forward;
 pub mod http;
 pub mod local;
+mod prepared_query;
 pub mod rpc;
 pub mod session;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use lictor_types::token::ANONYMOUS_ACCESSOR;
 use lictor_types::{Access, Command, Query, Refusal, Requirement, Resource, Timestamp, Token};
 
 use crate::authorize::{needs_of_command, needs_of_query};
+use crate::prepared_query;
 use crate::store::Store;
 
 /// What follows a service's name in the name of its sidecar proxy.
@@ -137,7 +138,15 @@ impl Rules {
                 services.contains(name) || (name == lictor_types::intention::WILDCARD && !services.is_empty())
             }
             (Resource::Intention, Access::Write)
-            | (Resource::Acl | Resource::Key | Resource::KeyPrefix | Resource::Operator, _) => false,
+            | (
+                Resource::Acl
+                | Resource::Key
+                | Resource::KeyPrefix
+                | Resource::Operator
+                | Resource::Event
+                | Resource::Query,
+                _,
+            ) => false,
         }
     }
 }
@@ -218,7 +227,33 @@ impl Authorizer {
                 what.authorized_service = (!by_node).then(|| store.service_behind(&what).unwrap_or_default());
                 Command::Deregister(what)
             }
+            Command::PreparedQuerySet(mut what) => {
+                what.authorized = store.prepared_queries.access_name(&what.query.id);
+                Command::PreparedQuerySet(what)
+            }
+            Command::PreparedQueryDelete(mut what) => {
+                what.authorized = store.prepared_queries.access_name(&what.id);
+                Command::PreparedQueryDelete(what)
+            }
             other => other,
+        }
+    }
+
+    /// The rules that a question is answered under: those of the asker, but a prepared query with a token of its own finds
+    /// what that one may see. Questions about one prepared query are refused here, for only the state knows its name.
+    ///
+    /// # Errors
+    /// There is no such query, the asker may not see it, or its token is gone.
+    pub fn rules_of_question(
+        &self,
+        store: &Store,
+        rules: Rules,
+        query: &Query,
+        now: Timestamp,
+    ) -> Result<Rules, Refusal> {
+        match prepared_query::token_of_question(store, &rules, query)? {
+            Some(lookup) => self.resolve(store, Some(lookup), now),
+            None => Ok(rules),
         }
     }
 

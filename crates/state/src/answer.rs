@@ -24,7 +24,7 @@ pub struct Answered {
 
 /// Chooses the rows that the asker may see, and remembers whether any was left out.
 pub(crate) struct Filter<'a> {
-    rules: &'a Rules,
+    pub(crate) rules: &'a Rules,
     pub(crate) filtered: bool,
 }
 
@@ -89,6 +89,10 @@ impl Store {
                 let entries = self.intentions.rows().filter(|entry| filter.may_read(Resource::Intention, &entry.name));
                 (self.indexes.of_table(Table::Intentions), Answer::ServiceIntentionsList(entries.cloned().collect()))
             }
+            Query::PreparedQuery(_)
+            | Query::PreparedQueries
+            | Query::PreparedQueryExplain(_)
+            | Query::PreparedQueryExecute(_) => self.prepared_queries(filter, query.get()),
         };
         Answered { index: index.max(BIRTH), answer, filtered: filter.filtered }
     }

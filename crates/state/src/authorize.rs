@@ -7,6 +7,7 @@ use lictor_types::service::KIND_CONNECT_PROXY;
 use lictor_types::{Command, Deregistration, HealthCheck, KvVerb, Query, Refusal, Registration, Requirement, Resource};
 
 use crate::access::Rules;
+use crate::prepared_query;
 use crate::store::Store;
 use crate::tables::nodes::node_key;
 
@@ -26,6 +27,8 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         Command::TokenSet(_) | Command::TokenDelete(_) | Command::JoinTokenSet(_) => {
             vec![Requirement::write(Resource::Acl, "")]
         }
+        Command::PreparedQuerySet(it) => prepared_query::needs_of_set(store, it)?,
+        Command::PreparedQueryDelete(it) => prepared_query::needs_of_delete(store, it)?,
         Command::JoinTokenUse(_)
         | Command::ClusterInitialize(_)
         | Command::AuthorityInitialize(_)
@@ -57,7 +60,11 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         | Query::HealthState(_)
         | Query::CaRoots
         | Query::Intentions
-        | Query::ServiceIntentionsList => None,
+        | Query::ServiceIntentionsList
+        | Query::PreparedQuery(_)
+        | Query::PreparedQueries
+        | Query::PreparedQueryExplain(_)
+        | Query::PreparedQueryExecute(_) => None,
     }
 }
 

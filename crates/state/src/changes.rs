@@ -37,11 +37,14 @@ pub(crate) enum Table {
     /// The mesh CA.
     #[n(8)]
     Authority,
+    /// Prepared queries, by id.
+    #[n(40)]
+    PreparedQueries,
 }
 
 impl Table {
     /// How many there are.
-    pub(crate) const COUNT: usize = 9;
+    pub(crate) const COUNT: usize = 10;
 }
 
 /// The keys that one or more commands touched.

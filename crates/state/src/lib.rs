@@ -20,11 +20,13 @@ mod catalog;
 mod changes;
 mod health;
 mod indexes;
+mod prepared_query;
 pub mod published;
 mod replies;
 mod snapshot;
 mod store;
 mod tables;
+mod template;
 mod trie;
 pub mod watches;
 

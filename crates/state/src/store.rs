@@ -13,6 +13,7 @@ use crate::tables::cluster::Cluster;
 use crate::tables::intentions::Intentions;
 use crate::tables::kv::Kv;
 use crate::tables::nodes::Nodes;
+use crate::tables::prepared_queries::PreparedQueries;
 use crate::tables::services::Services;
 use crate::tables::tokens::Tokens;
 
@@ -29,6 +30,7 @@ pub struct Store {
     pub(crate) intentions: Intentions,
     pub(crate) tokens: Tokens,
     pub(crate) cluster: Cluster,
+    pub(crate) prepared_queries: PreparedQueries,
     pub(crate) replies: Replies,
 }
 
@@ -65,6 +67,7 @@ impl Store {
             intentions: Intentions::default(),
             tokens: Tokens::default(),
             cluster: Cluster::default(),
+            prepared_queries: PreparedQueries::default(),
             replies: Replies::default(),
         }
     }
@@ -114,6 +117,8 @@ impl Store {
             Command::AuthorityInitialize(it) => Ok(self.cluster.initialize_authority(commit, indexes, it)),
             Command::ServiceClaim(it) => self.cluster.claim(it),
             Command::ServerRemoved(id) => Ok(self.cluster.remember_removed(id)),
+            Command::PreparedQuerySet(it) => self.prepared_queries.set(commit, indexes, it),
+            Command::PreparedQueryDelete(it) => self.prepared_queries.delete(commit, indexes, it),
         }
     }
 

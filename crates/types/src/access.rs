@@ -31,6 +31,12 @@ pub enum Resource {
     /// The cluster as such; has no name.
     #[n(7)]
     Operator,
+    /// User events by their name.
+    #[n(40)]
+    Event,
+    /// Prepared queries by their name.
+    #[n(41)]
+    Query,
 }
 
 impl Resource {
@@ -44,6 +50,8 @@ impl Resource {
             Self::Intention => "intention",
             Self::Key | Self::KeyPrefix => "key",
             Self::Operator => "operator",
+            Self::Event => "event",
+            Self::Query => "query",
         }
     }
 }

@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
 use crate::authority::AuthorityRecord;
+use crate::prepared_query::{PreparedQueryDelete, PreparedQuerySet};
 use crate::token::JoinToken;
 use crate::{
     CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions,
@@ -82,6 +83,12 @@ pub enum Command {
     /// everything; nobody sends it.
     #[n(15)]
     RegisterWithin(#[n(0)] Box<BoundedRegistration>),
+    /// Stores a prepared query.
+    #[n(40)]
+    PreparedQuerySet(#[n(0)] Box<PreparedQuerySet>),
+    /// Removes a prepared query.
+    #[n(41)]
+    PreparedQueryDelete(#[n(0)] PreparedQueryDelete),
 }
 
 impl std::fmt::Debug for AuthorityRecord {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
+use crate::prepared_query::{PreparedQuery, PreparedQueryExecute, PreparedQueryFound};
 use crate::{
     CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
     ServiceNode, service::NodeServices,
@@ -66,6 +67,18 @@ pub enum Query {
     /// One node by name.
     #[n(17)]
     Node(#[n(0)] NodeName),
+    /// One prepared query by its id.
+    #[n(40)]
+    PreparedQuery(#[n(0)] String),
+    /// All prepared queries.
+    #[n(41)]
+    PreparedQueries,
+    /// The prepared query that a name or id finds, rendered.
+    #[n(42)]
+    PreparedQueryExplain(#[n(0)] String),
+    /// What the prepared query finds that a name or id finds.
+    #[n(43)]
+    PreparedQueryExecute(#[n(0)] PreparedQueryExecute),
 }
 
 /// The keys under a prefix.
@@ -213,4 +226,10 @@ pub enum Answer {
     /// To `Node`.
     #[n(14)]
     Node(#[n(0)] Option<Node>),
+    /// To `PreparedQuery`, `PreparedQueries`, `PreparedQueryExplain`.
+    #[n(40)]
+    PreparedQueries(#[n(0)] Vec<PreparedQuery>),
+    /// To `PreparedQueryExecute`.
+    #[n(41)]
+    PreparedQueryFound(#[n(0)] Box<PreparedQueryFound>),
 }

@@ -1,7 +1,10 @@
 //! What agents and servers say to each other. The same bytes as the log: no second set of message types.
 
+use std::time::Duration;
+
 use minicbor::{Decode, Encode};
 
+use crate::event::{EventBatch, FollowEvents, UserEvent};
 use crate::{
     Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
     Requirement, ServiceName,
@@ -155,6 +158,37 @@ pub enum Operation {
     /// A login that another server took in: only the leader grants.
     #[n(13)]
     Login(#[n(0)] Box<Login>),
+    /// Send a user event to the agents.
+    #[n(40)]
+    FireEvent(#[n(0)] UserEvent),
+    /// The user events after a place in a server's ring, as soon as there is one.
+    #[n(41)]
+    FollowEvents(#[n(0)] FollowEvents),
+    /// Count a member that has failed as left.
+    #[n(42)]
+    ForceLeave(#[n(0)] ForceLeave),
+}
+
+impl Operation {
+    /// How long the answer may take on purpose.
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::FollowEvents(it) => Duration::from_millis(it.wait_millis),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Count a member that has failed as left.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ForceLeave {
+    /// Its name.
+    #[n(0)]
+    pub node: String,
+    /// Forget it altogether.
+    #[n(1)]
+    pub prune: bool,
 }
 
 /// Sign a leaf certificate.
@@ -229,6 +263,9 @@ pub enum Report {
     /// To `Login`.
     #[n(9)]
     Granted(#[n(0)] Box<LoginGrant>),
+    /// To `FollowEvents`.
+    #[n(40)]
+    Events(#[n(0)] EventBatch),
 }
 
 /// Who leads, and who votes.

@@ -188,8 +188,8 @@ impl Ask {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meta {
     pub(super) index: Index,
-    known_leader: bool,
-    last_contact_millis: u64,
+    pub(super) known_leader: bool,
+    pub(super) last_contact_millis: u64,
     consistency: Consistency,
     /// Rows were left out for want of rights, and the caller gave a token, so it may be told.
     pub(super) filtered: bool,
@@ -207,6 +207,15 @@ impl Meta {
         (meta, read.answer)
     }
 
+    /// Consul's word for how it was read.
+    pub(super) fn consistency_word(&self) -> &'static str {
+        match self.consistency {
+            Consistency::Default => "leader",
+            Consistency::Consistent => "consistent",
+            Consistency::Stale => "stale",
+        }
+    }
+
     /// Of two answers that are shown as one: the older index, so that no change is missed.
     pub(super) fn with(self, other: Self) -> Self {
         Self {
@@ -221,11 +230,7 @@ impl Meta {
     /// `response` with Consul's headers of a read.
     pub(super) fn onto(self, mut response: Response) -> Response {
         let headers = response.headers_mut();
-        let consistency = match self.consistency {
-            Consistency::Default => "leader",
-            Consistency::Consistent => "consistent",
-            Consistency::Stale => "stale",
-        };
+        let consistency = self.consistency_word();
         // A client that is told 0 would never block again.
         headers.insert(X_CONSUL_INDEX, self.index.0.max(1).into());
         headers

@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use crate::agent::{Agent, AgentIdentity};
 use crate::config::{Config, Flags, Host};
 use crate::datacenter::Datacenter;
+use crate::events::Ring;
 use crate::local::{Local, LocalSettings};
 
 /// What the waist was asked.
@@ -135,6 +136,7 @@ pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
         identity,
         datacenter: double.clone(),
         local: Local::start(settings).unwrap(),
+        events: Arc::new(Ring::new("ring".into())),
         default_token: config.acl.default_token.clone(),
         agent_token: config.acl.agent_token.clone(),
         clock: Arc::new(SystemClock),

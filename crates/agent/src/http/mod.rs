@@ -11,6 +11,7 @@
 mod agent;
 mod agent_checks;
 mod agent_health;
+mod agent_membership;
 mod agent_services;
 mod body;
 mod caller;
@@ -20,6 +21,7 @@ mod connect;
 mod decode;
 #[cfg(test)]
 pub(crate) mod double;
+mod event;
 mod failure;
 mod health;
 mod json;
@@ -28,6 +30,7 @@ mod leaf;
 mod limits;
 mod operator;
 mod params;
+mod prepared_query;
 mod routes;
 mod serve;
 mod status;

@@ -12,8 +12,8 @@ use tower::ServiceExt;
 
 use super::failure::text;
 use super::{
-    Door, agent, agent_checks, agent_health, agent_services, catalog, config_entries, connect, health, kv, leaf,
-    operator, status,
+    Door, agent, agent_checks, agent_health, agent_membership, agent_services, catalog, config_entries, connect, event,
+    health, kv, leaf, operator, prepared_query, status,
 };
 use crate::agent::Agent;
 
@@ -46,6 +46,10 @@ impl Endpoint {
         self.on("PUT", MethodFilter::PUT, handler)
     }
 
+    fn post<H: Handler<T, Arc<Door>>, T: 'static>(self, handler: H) -> Self {
+        self.on("POST", MethodFilter::POST, handler)
+    }
+
     fn delete<H: Handler<T, Arc<Door>>, T: 'static>(self, handler: H) -> Self {
         self.on("DELETE", MethodFilter::DELETE, handler)
     }
@@ -69,7 +73,7 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables = [kv_and_catalog(), agent_local(), mesh_and_cluster()];
+    let tables = [kv_and_catalog(), agent_local(), mesh_and_cluster(), queries_and_events()];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -144,6 +148,18 @@ fn mesh_and_cluster() -> Table {
         ("/v1/status/peers", endpoint().get(status::peers)),
         ("/v1/operator/raft/configuration", endpoint().get(operator::raft_configuration)),
         ("/v1/operator/join-token", endpoint().put(operator::create_join_token)),
+    ]
+}
+
+fn queries_and_events() -> Table {
+    let query = endpoint().get(prepared_query::get).put(prepared_query::update).delete(prepared_query::delete);
+    vec![
+        ("/v1/query", endpoint().get(prepared_query::list).post(prepared_query::create)),
+        ("/v1/query/{*name}", query),
+        ("/v1/agent/force-leave/{*name}", endpoint().put(agent_membership::force_leave)),
+        ("/v1/agent/join/{*name}", endpoint().put(agent_membership::join)),
+        ("/v1/event/fire/{*name}", endpoint().put(event::fire)),
+        ("/v1/event/list", endpoint().get(event::list)),
     ]
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 pub(crate) mod intentions;
 pub(crate) mod kv;
 pub(crate) mod nodes;
+pub(crate) mod prepared_queries;
 pub(crate) mod services;
 pub(crate) mod tokens;
 

@@ -1,5 +1,6 @@
 //! The words of the golden scripts.
 
+mod prepared;
 mod show;
 
 use std::collections::BTreeMap;
@@ -133,7 +134,9 @@ impl Runner {
     fn authorize_query(&self, query: Query) -> Result<Authorized<Query>, Refusal> {
         let Some(asker) = &self.asker else { return Ok(Authorized::system(Duty::Initialize, query)) };
         let authorizer = Authorizer { acl_enabled: true, default_allow: false };
-        let rules = authorizer.resolve(&self.store, secret(asker), Timestamp(self.time))?;
+        let now = Timestamp(self.time);
+        let rules = authorizer.resolve(&self.store, secret(asker), now)?;
+        let rules = authorizer.rules_of_question(&self.store, rules, &query, now)?;
         authorizer.authorize_query(&rules, query)
     }
 
@@ -150,6 +153,9 @@ fn secret(asker: &str) -> Option<[u8; 32]> {
 }
 
 fn query_of(line: &str) -> Option<Query> {
+    if let Some(query) = prepared::query_of(line) {
+        return Some(query);
+    }
     let arguments = Arguments::new(line);
     let first = arguments.word(1);
     let meta: BTreeMap<String, String> = arguments
@@ -198,6 +204,9 @@ fn query_of(line: &str) -> Option<Query> {
 }
 
 fn command_of(line: &str) -> Command {
+    if let Some(command) = prepared::command_of(line) {
+        return command;
+    }
     let arguments = Arguments::new(line);
     let first = arguments.word(1);
     let cas = arguments.number("cas").map(Index);
