@@ -45,14 +45,19 @@ pub struct UserEvent {
 }
 
 impl UserEvent {
-    /// What a blocking reader waits on: the two halves of the id, one over the other.
+    /// What a blocking reader waits on.
     pub fn index(&self) -> u64 {
-        let hex: String = self.id.chars().filter(|c| *c != '-').collect();
-        let half = |at: std::ops::Range<usize>| hex.get(at).and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        match (half(0..16), half(16..32)) {
-            (Some(low), Some(high)) => low ^ high,
-            _ => 0,
-        }
+        index_of(&self.id)
+    }
+}
+
+/// The index that Consul makes of an event's id: its two halves, one over the other. 0 for what is no UUID.
+pub fn index_of(id: &str) -> u64 {
+    let hex: String = id.chars().filter(|c| *c != '-').collect();
+    let half = |at: std::ops::Range<usize>| hex.get(at).and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    match (half(0..16), half(16..32)) {
+        (Some(low), Some(high)) => low ^ high,
+        _ => 0,
     }
 }
 
