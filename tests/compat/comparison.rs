@@ -38,7 +38,7 @@ fn play(program: &Path, ip: &str, directory: &Path, steps: &[Step]) -> Result<Ve
         if let Some((name, pointer)) = step.capture {
             let body: Value = serde_json::from_slice(&answer.body).map_err(|error| format!("{target}: {error}"))?;
             let value = body.pointer(pointer).ok_or_else(|| format!("{target} holds no {pointer}: {body}"))?;
-            captured.insert(name, value.to_string());
+            captured.insert(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         }
         answers.push((format!("{} {}", step.method, step.target), answer));
     }

@@ -6,6 +6,7 @@ mod comparison;
 mod consul;
 mod http;
 mod script;
+mod script_queries;
 mod tools;
 
 use std::path::PathBuf;
