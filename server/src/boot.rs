@@ -10,6 +10,7 @@ use lictor_agent::agent::{Agent, AgentIdentity};
 use lictor_agent::client::{self, ClientAgent, ClientDeps, ClientError, ClientIdentity};
 use lictor_agent::config::Config;
 use lictor_agent::doors::{self, Doors};
+use lictor_agent::events::Ring;
 use lictor_agent::figures::Figures;
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::session::Proof;
@@ -258,6 +259,7 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         datacenter: core.datacenter.clone(),
         local: Arc::clone(&local),
         tokens: local.tokens(),
+        events: Arc::new(Ring::new(rng.uuid())),
         clock,
         rng,
         figures: Figures::new(core.datacenter.metrics(), &config),

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
 use lictor_identity::RpcTrust;
 use lictor_identity::seal::SealKey;
@@ -126,6 +127,7 @@ impl Core {
             sessions: SessionTimers::default(),
             health: HealthTable::default(),
             coordinates: CoordinateBatch::default(),
+            events: Ring::new(deps.rng.uuid()),
             clock: deps.clock,
             rng: deps.rng,
             logins: deps.logins,
@@ -146,6 +148,7 @@ impl Core {
         tasks.spawn(standing::watch(Arc::clone(&datacenter), standing_join, settings.own.clone(), standing_fatal));
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
+        tasks.spawn(crate::events::follow_leader(Arc::clone(&datacenter)));
         tasks.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
         Ok(Self { datacenter, fatal: fatal_seen, rpc, tasks })
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_agent::Datacenter;
+use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::Boxed;
@@ -48,6 +49,7 @@ pub struct ServerDatacenter {
     pub(crate) sessions: SessionTimers,
     pub(crate) health: HealthTable,
     pub(crate) coordinates: CoordinateBatch,
+    pub(crate) events: Ring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) logins: LoginMethods,
@@ -102,7 +104,7 @@ impl ServerDatacenter {
         // A token that was made a moment ago must be known here before it is judged.
         self.consensus.lease_read().await.map_err(refuse_read)?;
         let rules = self.rules(credential)?;
-        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), command)?;
+        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), self.sealed(command)?)?;
         let mut outcome = self.propose(request_id, authorized).await?;
         rules.filter_effect(&mut outcome.effect);
         Ok(outcome)
@@ -233,9 +235,12 @@ impl ServerDatacenter {
 
     fn answer(&self, credential: &Credential, query: Query) -> Result<Read, Refusal> {
         self.figures.queries.increment();
+        let store = self.published.load();
         let rules = self.rules(credential)?;
+        let rules = self.authorizer.rules_of_question(&store, rules, &query, self.now())?;
         let query = self.authorizer.authorize_query(&rules, query)?;
-        let answered = self.published.load().answer(&query);
+        let mut answered = store.answer(&query);
+        self.unseal(&mut answered.answer)?;
         let filtered = answered.filtered && !credential.is_anonymous();
         Ok(Read {
             index: answered.index,
@@ -345,7 +350,9 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::LeaveRaft(_)
         | Operation::AutopilotState
         | Operation::RaftPeers
-        | Operation::UpdateCoordinate(_) => true,
+        | Operation::UpdateCoordinate(_)
+        | Operation::FireEvent(_)
+        | Operation::ForceLeave(_) => true,
         Operation::Status
         | Operation::Standing(_)
         | Operation::RaftPeersHere
@@ -355,6 +362,7 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::SnapshotOpen(_)
         | Operation::SnapshotRead(_)
         | Operation::Usage
+        | Operation::FollowEvents(_)
         | Operation::Authorize(_) => false,
     }
 }

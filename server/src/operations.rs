@@ -5,7 +5,9 @@ use lictor_identity::spiffe::{SpiffeId, TrustDomain};
 use lictor_state::access::Duty;
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::command::Effect;
-use lictor_types::rpc::{CreateJoinToken, Operation, Probe, RaftServer, Report, ServerAddress, SignLeaf, Status};
+use lictor_types::rpc::{
+    CreateJoinToken, ForceLeave, Operation, Probe, RaftServer, Report, ServerAddress, SignLeaf, Status,
+};
 use lictor_types::token::JoinToken;
 use lictor_types::{
     Command, Consistency, Credential, LeafCertificate, Member, Refusal, Requirement, Resource, ServiceName, Timestamp,
@@ -80,6 +82,9 @@ impl ServerDatacenter {
                 self.coordinates.add(update)?;
                 Ok(Report::Done)
             }
+            Operation::FireEvent(event) => self.fire_event(credential, event),
+            Operation::FollowEvents(asked) => Ok(Report::Events(self.events.follow(&asked).await)),
+            Operation::ForceLeave(what) => self.force_leave(credential, &what),
             Operation::Authorize(requirements) => {
                 self.fresh().await?;
                 let rules = self.rules(credential)?;
@@ -145,6 +150,17 @@ impl ServerDatacenter {
     pub(crate) fn servers(&self) -> Vec<ServerAddress> {
         let members = self.consensus.membership();
         members.voters.iter().chain(&members.learners).filter_map(membership::address).collect()
+    }
+
+    /// A member that has failed is gone from the members and the catalog at once, so there is nothing more to prune.
+    fn force_leave(&self, credential: &Credential, what: &ForceLeave) -> Result<Report, Refusal> {
+        self.require_leader()?;
+        self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
+        if self.members.force_left(&what.node) {
+            Ok(Report::Done)
+        } else {
+            Err(Refusal::failed(format!("agent: No node found with name '{}'", what.node)))
+        }
     }
 
     fn list_members(&self, credential: &Credential) -> Result<Report, Refusal> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lictor_agent::config::{Config, ConfigErrors, Flags, Host};
 use lictor_agent::doors::{self, Doors};
+use lictor_agent::events::Ring;
 use lictor_agent::forward::Forwarder;
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::tokens::AgentTokens;
@@ -71,6 +72,7 @@ impl ClientAgent {
             datacenter,
             local: Arc::clone(&local),
             tokens: local.tokens(),
+            events: Arc::new(Ring::new(world.rng.uuid())),
             clock: Arc::clone(&world.clock),
             rng: Arc::clone(&world.rng),
             figures: lictor_agent::figures::Figures::new(forwarder.metrics(), &config),

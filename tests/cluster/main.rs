@@ -2,6 +2,7 @@
 
 mod damage;
 mod durability;
+mod events;
 mod failover;
 mod journal;
 mod locks;

@@ -1,5 +1,6 @@
 //! The one script of requests that a real Consul and ours both get. Every answer is compared.
 
+use crate::script_queries;
 use crate::selections;
 
 /// One request.
@@ -38,6 +39,10 @@ pub(crate) fn put(target: &'static str, body: &'static str) -> Step {
     step("PUT", target, Some(body))
 }
 
+pub(crate) fn post(target: &'static str, body: &'static str) -> Step {
+    step("POST", target, Some(body))
+}
+
 pub(crate) fn delete(target: &'static str) -> Step {
     step("DELETE", target, None)
 }
@@ -58,6 +63,7 @@ pub(crate) fn script() -> Vec<Step> {
         agent_refusals(),
     ]
     .into_iter()
+    .chain([script_queries::queries(), script_queries::events()])
     .chain([connect(), waiting(), crate::locks_script::locks(), refusals(), cleaning_up()])
     .flatten()
     .collect()

@@ -93,6 +93,7 @@ fn unit(context: &Context) -> Result<Outcome> {
         "golden_trust",
         "golden_archive",
         "golden_raft",
+        "golden_queries_and_events",
         "mesh_handshakes",
         "once_only",
         "replay",

@@ -12,6 +12,7 @@ use lictor_types::{Member, MemberStatus, NodeName};
 
 use crate::config::Config;
 use crate::datacenter::SharedDatacenter;
+use crate::events::Ring;
 use crate::figures::Figures;
 use crate::local::Local;
 use crate::tokens::AgentTokens;
@@ -33,6 +34,8 @@ pub struct Agent {
     pub local: Arc<Local>,
     /// What it asks with where a request brings no token.
     pub tokens: Arc<AgentTokens>,
+    /// The last user events that were meant for it.
+    pub events: Arc<Ring>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Randomness.

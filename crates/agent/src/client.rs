@@ -14,6 +14,7 @@ use crate::SharedDatacenter;
 use crate::agent::{Agent, AgentIdentity, node_id};
 use crate::config::Config;
 use crate::doors::{self, Doors};
+use crate::events::Ring;
 use crate::figures::Figures;
 use crate::forward::Forwarder;
 use crate::local::{Local, LocalSettings};
@@ -164,6 +165,7 @@ async fn start(
         datacenter,
         local: Arc::clone(&local),
         tokens: local.tokens(),
+        events: Arc::new(Ring::new(rng.uuid())),
         clock: Arc::clone(&clock),
         rng: Arc::clone(&rng),
         figures: Figures::new(metrics, &config),

@@ -249,8 +249,9 @@ impl Datacenter for Forwarder {
 
     fn operate<'a>(&'a self, credential: &'a Credential, operation: Operation) -> Boxed<'a, Result<Report, Refusal>> {
         Box::pin(async move {
+            let wait = operation.wait();
             let body = |_| RequestBody::Operate(operation.clone());
-            match self.ask(credential, Duration::ZERO, body).await? {
+            match self.ask(credential, wait, body).await? {
                 Response::Report(report) => Ok(report),
                 other => Err(prefixed(other.unexpected())),
             }

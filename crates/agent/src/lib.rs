@@ -11,10 +11,12 @@ pub mod config;
 pub mod datacenter;
 pub mod dns;
 pub mod doors;
+pub mod events;
 pub mod figures;
 pub mod forward;
 pub mod http;
 pub mod local;
+mod prepared_query;
 pub mod rpc;
 pub mod session;
 #[cfg(test)]

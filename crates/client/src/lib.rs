@@ -131,6 +131,22 @@ impl Client {
         Ok((read(path, &bytes)?, meta))
     }
 
+    /// GET, with the body as JSON; none when there is no such thing.
+    ///
+    /// # Errors
+    /// No answer, another error status, or another body than expected.
+    pub async fn find_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<(Option<T>, ResponseMeta), ClientError> {
+        match self.exchange(Method::GET, path, query, Bytes::new()).await? {
+            (StatusCode::OK, bytes, meta) => Ok((Some(read(path, &bytes)?), meta)),
+            (StatusCode::NOT_FOUND, _, meta) => Ok((None, meta)),
+            (status, bytes, _) => Err(refused(status, &bytes)),
+        }
+    }
+
     /// GET, with the body as it is.
     ///
     /// # Errors
@@ -192,6 +208,19 @@ impl Client {
         query: &[(&str, &str)],
         body: Bytes,
     ) -> Result<(Bytes, ResponseMeta), ClientError> {
+        match self.exchange(method, path, query, body).await? {
+            (StatusCode::OK, bytes, meta) => Ok((bytes, meta)),
+            (status, bytes, _) => Err(refused(status, &bytes)),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes, ResponseMeta), ClientError> {
         let url = self.url(path, query);
         let mut request = Request::builder().method(method).uri(&url);
         if let Some(token) = &self.token {
@@ -212,15 +241,12 @@ impl Client {
                 .to_bytes();
             Ok((head.status, bytes, ResponseMeta { index: index.unwrap_or_default() }))
         };
-        let (status, bytes, meta) = tokio::time::timeout(REQUEST_LIMIT, exchange)
-            .await
-            .map_err(|_| ClientError::TooLate(self.base.clone()))??;
-        if status == StatusCode::OK {
-            Ok((bytes, meta))
-        } else {
-            Err(ClientError::Status { status: status.as_u16(), body: String::from_utf8_lossy(&bytes).trim().into() })
-        }
+        tokio::time::timeout(REQUEST_LIMIT, exchange).await.map_err(|_| ClientError::TooLate(self.base.clone()))?
     }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    ClientError::Status { status: status.as_u16(), body: String::from_utf8_lossy(body).trim().into() }
 }
 
 /// Encodes one segment of a path, so that a name may hold any character; `/` stays as it is.

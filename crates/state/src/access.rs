@@ -15,6 +15,7 @@ use lictor_types::token::ANONYMOUS_ACCESSOR;
 use lictor_types::{Access, Command, Query, Refusal, Requirement, Resource, Timestamp, Token, Transaction};
 
 use crate::authorize::{needs_of_command, needs_of_query};
+use crate::prepared_query;
 use crate::store::Store;
 use crate::transaction::{Judged, filter_results};
 
@@ -150,9 +151,16 @@ impl Rules {
                 services.contains(name) || (name == lictor_types::intention::WILDCARD && !services.is_empty())
             }
             (Resource::Intention, Access::Write)
-            | (Resource::Acl | Resource::Key | Resource::KeyPrefix | Resource::Operator | Resource::Session, _) => {
-                false
-            }
+            | (
+                Resource::Acl
+                | Resource::Key
+                | Resource::KeyPrefix
+                | Resource::Operator
+                | Resource::Session
+                | Resource::Event
+                | Resource::Query,
+                _,
+            ) => false,
         }
     }
 }
@@ -249,7 +257,33 @@ impl Authorizer {
                 let operations = if denied.is_empty() { operations } else { Vec::new() };
                 Command::Transaction(Transaction { operations, granted: Some(granted), denied })
             }
+            Command::PreparedQuerySet(mut what) => {
+                what.authorized = store.prepared_queries.access_name(&what.query.id);
+                Command::PreparedQuerySet(what)
+            }
+            Command::PreparedQueryDelete(mut what) => {
+                what.authorized = store.prepared_queries.access_name(&what.id);
+                Command::PreparedQueryDelete(what)
+            }
             other => other,
+        }
+    }
+
+    /// The rules that a question is answered under: those of the asker, but a prepared query with a token of its own finds
+    /// what that one may see. Questions about one prepared query are refused here, for only the state knows its name.
+    ///
+    /// # Errors
+    /// There is no such query, the asker may not see it, or its token is gone.
+    pub fn rules_of_question(
+        &self,
+        store: &Store,
+        rules: Rules,
+        query: &Query,
+        now: Timestamp,
+    ) -> Result<Rules, Refusal> {
+        match prepared_query::token_of_question(store, &rules, query)? {
+            Some(lookup) => self.resolve(store, Some(lookup), now),
+            None => Ok(rules),
         }
     }
 

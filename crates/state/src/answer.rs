@@ -58,14 +58,18 @@ impl Store {
     /// Answers a question from this snapshot.
     pub fn answer(&self, query: &Authorized<Query>) -> Answered {
         let filter = &mut Filter { rules: query.rules(), filtered: false };
-        let (index, answer) = self.find(filter, query.get());
+        let (index, answer) = self.answer_to(filter, query.get());
         // After a restore rows are older than what readers were told before it.
         Answered { index: index.max(self.floor).max(BIRTH), answer, filtered: filter.filtered }
     }
 
-    pub(crate) fn find(&self, filter: &mut Filter<'_>, query: &Query) -> (Index, Answer) {
+    pub(crate) fn answer_to(&self, filter: &mut Filter<'_>, query: &Query) -> (Index, Answer) {
         match query {
             Query::Selected(it) => self.selected(filter, it),
+            Query::PreparedQuery(_)
+            | Query::PreparedQueries
+            | Query::PreparedQueryExplain(_)
+            | Query::PreparedQueryExecute(_) => self.prepared_queries(filter, query),
             Query::Coordinates => self.all_coordinates(filter),
             Query::CoordinatesOf(name) => self.coordinates_of(filter, name),
             Query::KvGet(key) => self.kv_get(key),

@@ -7,6 +7,7 @@ use lictor_types::service::KIND_CONNECT_PROXY;
 use lictor_types::{Command, Deregistration, HealthCheck, KvVerb, Query, Refusal, Registration, Requirement, Resource};
 
 use crate::access::Rules;
+use crate::prepared_query;
 use crate::store::Store;
 use crate::tables::nodes::node_key;
 
@@ -38,6 +39,8 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
             .collect(),
         // Judged operation by operation: what is denied is part of the answer.
         Command::Transaction(_) => Vec::new(),
+        Command::PreparedQuerySet(it) => prepared_query::needs_of_set(store, it)?,
+        Command::PreparedQueryDelete(it) => prepared_query::needs_of_delete(store, it)?,
         Command::SessionsExpire(_)
         | Command::JoinTokenUse(_)
         | Command::ClusterInitialize(_)
@@ -84,7 +87,11 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         | Query::NodeSessions(_)
         | Query::Sessions
         | Query::Transaction(_)
-        | Query::ServiceIntentionsList => None,
+        | Query::ServiceIntentionsList
+        | Query::PreparedQuery(_)
+        | Query::PreparedQueries
+        | Query::PreparedQueryExplain(_)
+        | Query::PreparedQueryExecute(_) => None,
     }
 }
 

@@ -49,11 +49,14 @@ pub(crate) enum Table {
     /// Coordinates, by node.
     #[n(30)]
     Coordinates,
+    /// Prepared queries, by id.
+    #[n(40)]
+    PreparedQueries,
 }
 
 impl Table {
     /// How many there are.
-    pub(crate) const COUNT: usize = 13;
+    pub(crate) const COUNT: usize = 14;
 }
 
 /// The keys that one or more commands touched.

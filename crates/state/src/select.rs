@@ -54,7 +54,7 @@ impl Store {
             let index = self.index_with_meta(Table::ServiceNames, meta);
             return (index, Answer::Services(self.names_of_selected(filter, meta, text)));
         }
-        let (index, mut answer) = self.find(filter, &selection.query);
+        let (index, mut answer) = self.answer_to(filter, &selection.query);
         match &mut answer {
             Answer::Nodes(found) => retain(found, text, rows::node),
             Answer::ServiceNodes(found) => retain(found, text, rows::service_node),

@@ -9,6 +9,7 @@ use std::io;
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, ServiceClaim};
+use lictor_types::prepared_query::PreparedQuery;
 use lictor_types::token::JoinToken;
 use lictor_types::{
     HealthCheck, Index, KvEntry, Node, NodeCoordinate, NodeService, ServiceIntentions, Session, Timestamp, Token,
@@ -55,8 +56,9 @@ mod section {
     pub(super) const STAGED: u32 = 71;
     pub(super) const AUTOPILOT: u32 = 50;
     pub(super) const COORDINATES: u32 = 30;
+    pub(super) const PREPARED_QUERIES: u32 = 40;
     /// How many there are.
-    pub(super) const COUNT: u64 = 26;
+    pub(super) const COUNT: u64 = 27;
 }
 
 /// Bytes that are not a snapshot that this release can read.
@@ -160,7 +162,8 @@ impl Store {
         to.u32(section::FLOOR)?.encode(self.floor)?;
         to.u32(section::STAGED)?.encode(self.staged.as_deref())?;
         to.u32(section::AUTOPILOT)?.encode(self.autopilot())?;
-        rows(to, section::COORDINATES, self.coordinates.rows())
+        rows(to, section::COORDINATES, self.coordinates.rows())?;
+        rows(to, section::PREPARED_QUERIES, self.prepared_queries.rows())
     }
 
     fn read_section(&mut self, section: u32, from: &mut Decoder<'_>) -> Result<(), SnapshotError> {
@@ -219,6 +222,7 @@ impl Store {
             section::FLOOR => self.floor = from.decode()?,
             section::STAGED => self.staged = from.decode::<Option<Staged>>()?.map(Into::into),
             section::COORDINATES => each(from, |row: NodeCoordinate| self.coordinates.insert(row))?,
+            section::PREPARED_QUERIES => each(from, |query: PreparedQuery| self.prepared_queries.insert(query))?,
             _ => from.skip()?,
         }
         Ok(())

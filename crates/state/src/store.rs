@@ -19,6 +19,7 @@ use crate::tables::intentions::Intentions;
 use crate::tables::kv::{Holders, Kv};
 use crate::tables::lock_delays::LockDelays;
 use crate::tables::nodes::Nodes;
+use crate::tables::prepared_queries::PreparedQueries;
 use crate::tables::services::Services;
 use crate::tables::sessions::Sessions;
 use crate::tables::tokens::Tokens;
@@ -39,6 +40,7 @@ pub struct Store {
     pub(crate) tokens: Tokens,
     pub(crate) cluster: Cluster,
     pub(crate) coordinates: Coordinates,
+    pub(crate) prepared_queries: PreparedQueries,
     pub(crate) replies: Replies,
     /// The index of the last restore: no answer has a smaller one.
     pub(crate) floor: Index,
@@ -82,6 +84,7 @@ impl Store {
             tokens: Tokens::default(),
             cluster: Cluster::default(),
             coordinates: Coordinates::default(),
+            prepared_queries: PreparedQueries::default(),
             replies: Replies::default(),
             floor: Index::default(),
             staged: None,
@@ -150,6 +153,8 @@ impl Store {
             Command::RestoreCommit(it) => self.restore_commit(commit, it),
             Command::RestoreAbort(id) => Ok(self.restore_abort(id)),
             Command::AutopilotSet(it) => Ok(self.cluster.set_autopilot(commit, indexes, it)),
+            Command::PreparedQuerySet(it) => self.prepared_queries.set(commit, indexes, it),
+            Command::PreparedQueryDelete(it) => self.prepared_queries.delete(commit, indexes, it),
         }
     }
 

@@ -149,5 +149,10 @@ fn places(query: &Query) -> Vec<Place> {
         // It never waits.
         Query::Transaction(_) => Vec::new(),
         Query::ServiceIntentions(name) => vec![exact(Table::Intentions, name)],
+        // What a query finds is not waited for; of all others the index is the table's.
+        Query::PreparedQuery(_)
+        | Query::PreparedQueries
+        | Query::PreparedQueryExplain(_)
+        | Query::PreparedQueryExecute(_) => vec![all(Table::PreparedQueries)],
     }
 }

@@ -34,6 +34,12 @@ pub enum Resource {
     /// The sessions of a node.
     #[n(20)]
     Session,
+    /// User events by their name.
+    #[n(40)]
+    Event,
+    /// Prepared queries by their name.
+    #[n(41)]
+    Query,
 }
 
 impl Resource {
@@ -48,6 +54,8 @@ impl Resource {
             Self::Key | Self::KeyPrefix => "key",
             Self::Operator => "operator",
             Self::Session => "session",
+            Self::Event => "event",
+            Self::Query => "query",
         }
     }
 }

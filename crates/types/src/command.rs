@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::archive::{RestoreCommit, RestorePart, TransferId};
 use crate::authority::{AuthorityRecord, AuthoritySettings};
 use crate::autopilot::AutopilotSet;
+use crate::prepared_query::{PreparedQueryDelete, PreparedQuerySet};
 use crate::session::SessionDestroy;
 use crate::token::JoinToken;
 use crate::transaction::TransactionOutcome;
@@ -124,6 +125,12 @@ pub enum Command {
     /// Where nodes are in the space of round-trip times; of nodes that are not there nothing is kept.
     #[n(30)]
     CoordinatesSet(#[n(0)] Vec<NodeCoordinate>),
+    /// Stores a prepared query.
+    #[n(40)]
+    PreparedQuerySet(#[n(0)] Box<PreparedQuerySet>),
+    /// Removes a prepared query.
+    #[n(41)]
+    PreparedQueryDelete(#[n(0)] PreparedQueryDelete),
 }
 
 impl std::fmt::Debug for AuthorityRecord {

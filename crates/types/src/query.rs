@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::authority::AuthoritySettings;
 use crate::autopilot::AutopilotConfig;
+use crate::prepared_query::{PreparedQuery, PreparedQueryExecute, PreparedQueryFound};
 use crate::{
     CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeCoordinate, NodeName, Selection,
     ServiceIntentions, ServiceName, ServiceNode, Session,
@@ -97,6 +98,18 @@ pub enum Query {
     /// The coordinates of one node.
     #[n(32)]
     CoordinatesOf(#[n(0)] NodeName),
+    /// One prepared query by its id.
+    #[n(40)]
+    PreparedQuery(#[n(0)] String),
+    /// All prepared queries.
+    #[n(41)]
+    PreparedQueries,
+    /// The prepared query that a name or id finds, rendered.
+    #[n(42)]
+    PreparedQueryExplain(#[n(0)] String),
+    /// What the prepared query finds that a name or id finds.
+    #[n(43)]
+    PreparedQueryExecute(#[n(0)] PreparedQueryExecute),
 }
 
 /// The keys under a prefix.
@@ -259,4 +272,10 @@ pub enum Answer {
     /// To `Coordinates`, `CoordinatesOf`.
     #[n(30)]
     Coordinates(#[n(0)] Vec<NodeCoordinate>),
+    /// To `PreparedQuery`, `PreparedQueries`, `PreparedQueryExplain`.
+    #[n(40)]
+    PreparedQueries(#[n(0)] Vec<PreparedQuery>),
+    /// To `PreparedQueryExecute`.
+    #[n(41)]
+    PreparedQueryFound(#[n(0)] Box<PreparedQueryFound>),
 }

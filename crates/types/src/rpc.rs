@@ -1,9 +1,12 @@
 //! What agents and servers say to each other. The same bytes as the log: no second set of message types.
 
+use std::time::Duration;
+
 use minicbor::{Decode, Encode};
 
 use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
 use crate::autopilot::{AutopilotState, RaftPeers, Standing};
+use crate::event::{EventBatch, FollowEvents, UserEvent};
 use crate::{
     Command, Freshness, Index, LeafCertificate, Member, NodeCoordinate, NodeName, Outcome, Query, Read, Refusal,
     RequestId, Requirement, ServiceName, Session,
@@ -218,6 +221,37 @@ pub enum Operation {
     /// Where a node is in the space of round-trip times; the leader gathers these and writes them together.
     #[n(30)]
     UpdateCoordinate(#[n(0)] NodeCoordinate),
+    /// Send a user event to the agents.
+    #[n(40)]
+    FireEvent(#[n(0)] UserEvent),
+    /// The user events after a place in a server's ring, as soon as there is one.
+    #[n(41)]
+    FollowEvents(#[n(0)] FollowEvents),
+    /// Count a member that has failed as left.
+    #[n(42)]
+    ForceLeave(#[n(0)] ForceLeave),
+}
+
+impl Operation {
+    /// How long the answer may take on purpose.
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::FollowEvents(it) => Duration::from_millis(it.wait_millis),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Count a member that has failed as left.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ForceLeave {
+    /// Its name.
+    #[n(0)]
+    pub node: String,
+    /// Forget it altogether.
+    #[n(1)]
+    pub prune: bool,
 }
 
 /// Sign a leaf certificate.
@@ -319,6 +353,9 @@ pub enum Report {
     /// To `RaftPeers`, `RaftPeersHere`.
     #[n(52)]
     RaftPeers(#[n(0)] RaftPeers),
+    /// To `FollowEvents`.
+    #[n(40)]
+    Events(#[n(0)] EventBatch),
 }
 
 /// Who leads, and who votes.

@@ -127,6 +127,19 @@ impl MemberTable {
         self.changed.notify_one();
     }
 
+    /// Counts a member that has failed as left; whether it is known at all. One that is alive would say so again at once, so
+    /// it stays as it is.
+    pub(crate) fn force_left(&self, node: &str) -> bool {
+        let mut members = self.members.lock();
+        let found = members.values_mut().find(|heard| heard.member.name.as_str().eq_ignore_ascii_case(node));
+        let Some(heard) = found else { return false };
+        if heard.member.status == MemberStatus::Failed {
+            heard.member.status = MemberStatus::Left;
+            self.changed.notify_one();
+        }
+        true
+    }
+
     /// Everybody, by name.
     pub(crate) fn list(&self) -> Vec<Member> {
         self.members.lock().values().map(|heard| heard.member.clone()).collect()

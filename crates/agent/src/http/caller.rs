@@ -213,8 +213,8 @@ impl Ask {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meta {
     pub(super) index: Index,
-    known_leader: bool,
-    last_contact_millis: u64,
+    pub(super) known_leader: bool,
+    pub(super) last_contact_millis: u64,
     consistency: Consistency,
     /// Rows were left out for want of rights, and the caller gave a token, so it may be told.
     pub(super) filtered: bool,
@@ -230,6 +230,15 @@ impl Meta {
             filtered: read.filtered_by_acls && !credential.is_anonymous(),
         };
         (meta, read.answer)
+    }
+
+    /// Consul's word for how it was read.
+    pub(super) fn consistency_word(&self) -> &'static str {
+        match self.consistency {
+            Consistency::Default => "leader",
+            Consistency::Consistent => "consistent",
+            Consistency::Stale => "stale",
+        }
     }
 
     /// Of two answers that are shown as one: the older index, so that no change is missed.
@@ -253,11 +262,7 @@ impl Meta {
     /// `response` with Consul's headers of a read.
     pub(super) fn onto(self, mut response: Response) -> Response {
         let headers = response.headers_mut();
-        let consistency = match self.consistency {
-            Consistency::Default => "leader",
-            Consistency::Consistent => "consistent",
-            Consistency::Stale => "stale",
-        };
+        let consistency = self.consistency_word();
         // A client that is told 0 would never block again.
         headers.insert(X_CONSUL_INDEX, self.index.0.max(1).into());
         headers

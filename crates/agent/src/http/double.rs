@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use crate::agent::{Agent, AgentIdentity};
 use crate::config::{Config, Flags, Host};
 use crate::datacenter::Datacenter;
+use crate::events::Ring;
 use crate::local::{Local, LocalSettings};
 
 /// What the waist was asked.
@@ -137,6 +138,7 @@ pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
         datacenter: double.clone(),
         local: Arc::clone(&local),
         tokens: local.tokens(),
+        events: Arc::new(Ring::new("ring".into())),
         clock: Arc::new(SystemClock),
         rng,
         figures: crate::figures::Figures::new(Arc::default(), &config),

@@ -11,6 +11,7 @@
 mod agent;
 mod agent_checks;
 mod agent_health;
+mod agent_membership;
 mod agent_services;
 mod body;
 mod ca_configuration;
@@ -23,6 +24,7 @@ mod coordinate;
 mod decode;
 #[cfg(test)]
 pub(crate) mod double;
+mod event;
 mod failure;
 mod health;
 mod json;
@@ -34,6 +36,7 @@ mod monitor;
 mod operator;
 mod operator_raft;
 mod params;
+mod prepared_query;
 mod routes;
 mod serve;
 mod session;

@@ -15,8 +15,9 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 
 use super::failure::text;
 use super::{
-    Door, agent, agent_checks, agent_health, agent_services, ca_configuration, catalog, config_entries, connect,
-    coordinate, health, kv, leaf, metrics, monitor, operator, operator_raft, session, snapshot, status, txn, usage,
+    Door, agent, agent_checks, agent_health, agent_membership, agent_services, ca_configuration, catalog,
+    config_entries, connect, coordinate, event, health, kv, leaf, metrics, monitor, operator, operator_raft,
+    prepared_query, session, snapshot, status, txn, usage,
 };
 use crate::agent::Agent;
 
@@ -79,8 +80,16 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables =
-        [kv_and_catalog(), locks(), coordinates(), agent_local(), mesh_and_cluster(), upkeep(), raft_and_autopilot()];
+    let tables = [
+        kv_and_catalog(),
+        locks(),
+        queries_and_events(),
+        coordinates(),
+        agent_local(),
+        mesh_and_cluster(),
+        upkeep(),
+        raft_and_autopilot(),
+    ];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -200,6 +209,18 @@ fn coordinates() -> Table {
         ("/v1/coordinate/nodes", endpoint().get(coordinate::nodes)),
         ("/v1/coordinate/node/{*name}", endpoint().get(coordinate::node)),
         ("/v1/coordinate/update", endpoint().put(coordinate::update)),
+    ]
+}
+
+fn queries_and_events() -> Table {
+    let query = endpoint().get(prepared_query::get).put(prepared_query::update).delete(prepared_query::delete);
+    vec![
+        ("/v1/query", endpoint().get(prepared_query::list).post(prepared_query::create)),
+        ("/v1/query/{*name}", query),
+        ("/v1/agent/force-leave/{*name}", endpoint().put(agent_membership::force_leave)),
+        ("/v1/agent/join/{*name}", endpoint().put(agent_membership::join)),
+        ("/v1/event/fire/{*name}", endpoint().put(event::fire)),
+        ("/v1/event/list", endpoint().get(event::list)),
     ]
 }
 

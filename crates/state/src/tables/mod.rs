@@ -12,6 +12,7 @@ pub(crate) mod intentions;
 pub(crate) mod kv;
 pub(crate) mod lock_delays;
 pub(crate) mod nodes;
+pub(crate) mod prepared_queries;
 pub(crate) mod services;
 pub(crate) mod sessions;
 pub(crate) mod tokens;

@@ -1,6 +1,7 @@
 //! The words of the golden scripts.
 
 mod locks;
+mod prepared;
 mod show;
 
 use std::collections::BTreeMap;
@@ -139,7 +140,9 @@ impl Runner {
     fn authorize_query(&self, query: Query) -> Result<Authorized<Query>, Refusal> {
         let Some(asker) = &self.asker else { return Ok(Authorized::system(Duty::Initialize, query)) };
         let authorizer = Authorizer { acl_enabled: true, default_allow: false };
-        let rules = authorizer.resolve(&self.store, secret(asker), Timestamp(self.time))?;
+        let now = Timestamp(self.time);
+        let rules = authorizer.resolve(&self.store, secret(asker), now)?;
+        let rules = authorizer.rules_of_question(&self.store, rules, &query, now)?;
         authorizer.authorize_query(&rules, query)
     }
 
@@ -169,6 +172,9 @@ fn query_of(line: &str) -> Option<Query> {
 }
 
 fn plain_query_of(line: &str) -> Option<Query> {
+    if let Some(query) = prepared::query_of(line) {
+        return Some(query);
+    }
     let arguments = Arguments::new(line);
     let first = arguments.word(1);
     let meta: BTreeMap<String, String> = arguments
@@ -221,6 +227,9 @@ fn plain_query_of(line: &str) -> Option<Query> {
 }
 
 fn command_of(line: &str) -> Command {
+    if let Some(command) = prepared::command_of(line) {
+        return command;
+    }
     let arguments = Arguments::new(line);
     let first = arguments.word(1);
     let cas = arguments.number("cas").map(Index);

@@ -74,6 +74,8 @@ fn rows(answer: &Answer) -> Vec<String> {
         Answer::Intentions(intentions) => intentions.iter().map(intention).collect(),
         Answer::Intention(it) => it.iter().map(intention).collect(),
         Answer::ServiceIntentions(entry) => entry.iter().flat_map(entry_rows).collect(),
+        Answer::PreparedQueries(queries) => queries.iter().map(super::prepared::query).collect(),
+        Answer::PreparedQueryFound(found) => super::prepared::found(found),
         Answer::ServiceIntentionsList(entries) => entries.iter().flat_map(entry_rows).collect(),
     }
 }
