@@ -1,5 +1,6 @@
 //! The harness of the whole-system tests: real processes on addresses of their own.
 
+pub mod linearizability;
 pub mod process;
 pub mod wait;
 
