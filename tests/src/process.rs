@@ -96,6 +96,19 @@ impl Agent {
         Some(status)
     }
 
+    /// Stops the process where it stands, or lets it go on.
+    pub fn pause(&self, is_paused: bool) {
+        let Some(child) = &self.child else { return };
+        let signal = if is_paused { "-STOP" } else { "-CONT" };
+        let sent = Command::new("kill").arg(signal).arg(child.id().to_string()).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// Whether there is a process.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// The process id, for tests that look at the process itself.
     pub fn process_id(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
@@ -144,6 +157,8 @@ impl Drop for Agent {
 pub struct TestCluster {
     /// The servers.
     pub servers: Vec<Agent>,
+    /// Where everybody reaches them.
+    pub doors: Vec<String>,
     /// A client agent that knows all of them.
     pub client: Agent,
     /// Where data and logs are.
@@ -158,9 +173,14 @@ impl TestCluster {
 
     /// The same, with more arguments for every agent.
     pub async fn start_with(count: usize, more: &[String]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
         let addresses: Vec<String> = (0..count).map(|_| next_address()).collect();
-        let join: Vec<String> = addresses.iter().map(|address| format!("-server-address={address}:8300")).collect();
+        Self::start_behind(&addresses, &addresses, more).await
+    }
+
+    /// Servers of these addresses, which everybody reaches at the address that `doors` has in the same place.
+    pub async fn start_behind(addresses: &[String], doors: &[String], more: &[String]) -> Self {
+        let (directory, count) = (tempfile::tempdir().expect("a temporary directory"), addresses.len());
+        let join: Vec<String> = doors.iter().map(|address| format!("-server-address={address}:8300")).collect();
         let mut servers: Vec<Agent> = addresses
             .iter()
             .enumerate()
@@ -171,6 +191,9 @@ impl TestCluster {
                     format!("-bootstrap-expect={count}"),
                     format!("-data-dir={}", directory.path().join(&name).display()),
                 ];
+                if doors[number] != *address {
+                    arguments.push(format!("-advertise-server-address={}:8300", doors[number]));
+                }
                 arguments.extend_from_slice(&join);
                 arguments.extend_from_slice(more);
                 Agent::new(directory.path(), &name, address.clone(), &arguments)
@@ -182,7 +205,7 @@ impl TestCluster {
         arguments.extend_from_slice(more);
         let mut client = Agent::new(directory.path(), "c1", next_address(), &arguments);
         client.start();
-        let cluster = Self { servers, client, directory };
+        let cluster = Self { servers, doors: doors.to_vec(), client, directory };
         eventually("the client agent knows a leader", START_LIMIT, || cluster.client.leader()).await;
         cluster
     }
@@ -208,7 +231,8 @@ impl TestCluster {
                 match server.leader().await {
                     Ok(leader) => {
                         let host = leader.rsplit_once(':').map_or(leader.as_str(), |(host, _)| host);
-                        let place = self.servers.iter().position(|it| it.address == host && it.child.is_some());
+                        let place = self.doors.iter().position(|it| it == host);
+                        let place = place.filter(|place| self.servers[*place].child.is_some());
                         match place {
                             Some(place) => return Ok(place),
                             None => last = format!("{leader} does not run"),

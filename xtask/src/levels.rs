@@ -41,6 +41,11 @@ pub(crate) const LEVELS: &[Level] = &[
         run: simulation,
     },
     Level { name: "cluster", about: "real processes on loopback, kill -9 under concurrent writers", run: cluster },
+    Level {
+        name: "histories",
+        about: "real processes killed, stopped and cut off, every history judged for linearizability",
+        run: histories,
+    },
     Level { name: "mesh", about: "`lictor dev`: two services, two sidecars, allow and deny", run: mesh },
     Level {
         name: "clients",
@@ -93,6 +98,8 @@ fn unit(context: &Context) -> Result<Outcome> {
         "golden_trust",
         "golden_archive",
         "golden_raft",
+        "golden_selection",
+        "service_wakes",
         "golden_queries_and_events",
         "mesh_handshakes",
         "once_only",
@@ -119,6 +126,10 @@ fn simulation(context: &Context) -> Result<Outcome> {
 
 fn cluster(context: &Context) -> Result<Outcome> {
     whole_system(context, "cluster")
+}
+
+fn histories(context: &Context) -> Result<Outcome> {
+    whole_system_with(context, "histories", &[("LICTOR_HISTORIES", context.histories.to_string())])
 }
 
 fn mesh(context: &Context) -> Result<Outcome> {
@@ -155,8 +166,13 @@ fn node_script(context: &Context, verb: &str) -> Command {
 }
 
 fn whole_system(context: &Context, test: &str) -> Result<Outcome> {
+    whole_system_with(context, test, &[])
+}
+
+fn whole_system_with(context: &Context, test: &str, variables: &[(&str, String)]) -> Result<Outcome> {
     build_programs(context)?;
     let mut command = cargo(context);
+    command.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
     command.args(["test", "--workspace", "--locked", "--test", test, "--", "--nocapture", "--test-threads=1"]);
     tests(with_programs(context, &mut command).env("LICTOR_CACHE", &context.cache))
 }

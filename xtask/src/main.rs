@@ -31,6 +31,9 @@ enum Command {
         /// Seeds of the simulation.
         #[arg(long, default_value_t = 50)]
         seeds: u64,
+        /// Histories of real processes.
+        #[arg(long, default_value_t = 20)]
+        histories: u64,
     },
     /// Lists the levels.
     Levels,
@@ -44,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) cache: PathBuf,
     /// Seeds of the simulation.
     pub(crate) seeds: u64,
+    /// Histories of real processes.
+    pub(crate) histories: u64,
 }
 
 fn main() -> ExitCode {
@@ -65,8 +70,8 @@ fn run() -> Result<bool> {
             }
             Ok(true)
         }
-        Command::Test { levels, seeds } => {
-            let context = Context { root: tools::project_root()?, cache: tools::cache_directory()?, seeds };
+        Command::Test { levels, seeds, histories } => {
+            let context = Context { root: tools::project_root()?, cache: tools::cache_directory()?, seeds, histories };
             let chosen = levels::choose(&levels)?;
             Ok(test(&context, &chosen))
         }

@@ -135,7 +135,7 @@ mod tests {
         let script = format!("cat > {}; echo $CONSUL_INDEX; exit 3", file.display());
         let fake = Fake::answering(&[("GET /v1/catalog/services?wait=50s", 200, r#"{ "web": ["a"] }"#)]).await;
         let view = View::of(&flags("services")).unwrap();
-        let failed = watch(&fake.api(), &view, &[script.clone()], true).await.unwrap_err();
+        let failed = watch(&fake.api(), &view, std::slice::from_ref(&script), true).await.unwrap_err();
         assert_eq!(failed.to_string(), "Error executing handler: exit status: 3");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"web\":[\"a\"]}\n");
         let program = ["sh".to_owned(), "-c".to_owned(), script];

@@ -1,5 +1,6 @@
 //! Prepared queries: who may see and change them, and what they find.
 
+use lictor_types::command::Effect;
 use lictor_types::prepared_query::{
     HIDDEN_TOKEN, PreparedQuery, PreparedQueryDelete, PreparedQueryExecute, PreparedQueryFound, PreparedQuerySet,
     PreparedService,
@@ -11,7 +12,7 @@ use lictor_types::{
 
 use crate::access::Rules;
 use crate::answer::{Filter, has_meta};
-use crate::changes::Table;
+use crate::changes::{Commit, Table};
 use crate::store::Store;
 use crate::tables::prepared_queries::{cannot_modify, not_found};
 use crate::template;
@@ -111,6 +112,19 @@ pub(crate) fn token_of_question(store: &Store, rules: &Rules, query: &Query) -> 
 }
 
 impl Store {
+    /// Stores a query; one that is bound to a session goes when the session ends, so the session must be there.
+    pub(crate) fn set_prepared_query(
+        &mut self,
+        commit: &mut Commit,
+        command: &PreparedQuerySet,
+    ) -> Result<Effect, Refusal> {
+        let session = &command.query.session;
+        if !session.is_empty() && self.session(session).is_none() {
+            return Err(Refusal::failed(format!("invalid session {session:?}")));
+        }
+        self.prepared_queries.set(commit, &mut self.indexes, command)
+    }
+
     /// Answers a question about prepared queries that was let pass.
     pub(crate) fn prepared_queries(&self, filter: &mut Filter<'_>, query: &Query) -> (Index, Answer) {
         let table = &self.prepared_queries;

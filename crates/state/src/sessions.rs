@@ -86,6 +86,7 @@ impl Store {
         let has_more = self.sessions.on_node(&node).next().is_some();
         self.indexes.settled(commit, Table::NodeSessions, node, has_more);
         self.end_locks(commit, &session);
+        self.prepared_queries.remove_of_session(commit, &mut self.indexes, id);
     }
 
     fn end_locks(&mut self, commit: &mut Commit, session: &Session) {

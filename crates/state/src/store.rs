@@ -153,7 +153,7 @@ impl Store {
             Command::RestoreCommit(it) => self.restore_commit(commit, it),
             Command::RestoreAbort(id) => Ok(self.restore_abort(id)),
             Command::AutopilotSet(it) => Ok(self.cluster.set_autopilot(commit, indexes, it)),
-            Command::PreparedQuerySet(it) => self.prepared_queries.set(commit, indexes, it),
+            Command::PreparedQuerySet(it) => self.set_prepared_query(commit, it),
             Command::PreparedQueryDelete(it) => self.prepared_queries.delete(commit, indexes, it),
         }
     }

@@ -152,7 +152,6 @@ impl PreparedQueries {
     }
 
     /// Removes the queries that are bound to a session that has ended.
-    #[expect(dead_code, reason = "sessions call it when they end, and are not here yet")]
     pub(crate) fn remove_of_session(&mut self, commit: &mut Commit, indexes: &mut Indexes, session: &str) {
         let bound: Vec<Key> = of_pair(&self.by_session, session).map(|((_, id), ())| id.clone()).collect();
         for id in bound {

@@ -1,0 +1,254 @@
+//! Histories of real processes: clients at every server and at a client agent read and write the same keys, while
+//! processes are killed, stopped where they stand, and cut from each other, two of these at a time. Each history must be
+//! linearizable, and watchers must have been told everything, in order.
+//!
+//! `LICTOR_HISTORIES` says how many, `LICTOR_HISTORY` runs the one of this seed.
+
+mod checker;
+mod journal;
+mod relay;
+mod workers;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use lictor_runtime::{Rng, SeededRng};
+use lictor_tests::process::{START_LIMIT, next_address};
+use lictor_tests::{TestCluster, eventually};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::journal::Journal;
+use crate::relay::Wires;
+use crate::workers::{Work, Worker, watch};
+
+/// Histories when nobody says how many.
+const HISTORIES: u64 = 20;
+const SERVERS: usize = 3;
+/// Clients at each agent.
+const CLIENTS_EACH: usize = 2;
+/// A history with fewer answered operations shows too little.
+const ANSWERED_MIN: u64 = 200;
+/// So long after the faults clients go on at most until there are enough.
+const TRAFFIC_LIMIT: Duration = Duration::from_secs(20);
+/// Watchers have seen the end of a history within this.
+const WATCH_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill(usize),
+    KillAll,
+    Pause(usize),
+    Isolate(usize),
+    /// The first is not heard by the second.
+    Deafen(usize, usize),
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|it| it.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))
+}
+
+/// A cluster whose wires can be cut.
+struct Stage {
+    cluster: TestCluster,
+    wires: Wires,
+}
+
+impl Stage {
+    async fn build() -> Self {
+        let addresses: Vec<String> = (0..SERVERS).map(|_| next_address()).collect();
+        let doors: Vec<String> = (0..SERVERS).map(|_| next_address()).collect();
+        let wires = Wires::lay(&doors, &addresses).await;
+        let cluster = TestCluster::start_behind(&addresses, &doors, &[]).await;
+        let mut stage = Self { cluster, wires };
+        // Connections of before this moment are nobody's: let everybody dial again.
+        stage.name_members();
+        for server in 0..SERVERS {
+            stage.cluster.servers[server].kill();
+            stage.start(server);
+            stage.all_is_well().await;
+        }
+        stage
+    }
+
+    fn name_members(&self) {
+        let members = self.cluster.servers.iter().chain([&self.cluster.client]);
+        self.wires.members(members.map(|it| it.is_running().then(|| it.process_id())).collect());
+    }
+
+    fn start(&mut self, server: usize) {
+        if !self.cluster.servers[server].is_running() {
+            self.cluster.servers[server].start();
+            self.name_members();
+        }
+    }
+
+    fn begin(&mut self, fault: Fault) {
+        match fault {
+            Fault::Kill(server) => self.cluster.servers[server].kill(),
+            Fault::KillAll => self.cluster.servers.iter_mut().for_each(|it| it.kill()),
+            Fault::Pause(server) => self.cluster.servers[server].pause(true),
+            Fault::Isolate(server) => (0..SERVERS).filter(|it| *it != server).for_each(|other| {
+                self.wires.cut(server, other);
+                self.wires.cut(other, server);
+            }),
+            Fault::Deafen(from, to) => self.wires.cut(from, to),
+        }
+    }
+
+    fn end_all(&mut self) {
+        self.wires.mend();
+        for server in 0..SERVERS {
+            self.cluster.servers[server].pause(false);
+            self.start(server);
+        }
+    }
+
+    /// Every agent reads from a leader.
+    async fn all_is_well(&self) {
+        for agent in self.cluster.servers.iter().chain([&self.cluster.client]) {
+            let client = agent.client();
+            eventually("every agent answers", START_LIMIT, || async {
+                match client.get_bytes("/v1/kv/none", &[("consistent", "")]).await {
+                    Err(error) if error.is_not_found() => Ok(()),
+                    Err(error) => Err(error.to_string()),
+                    Ok(_) => Ok(()),
+                }
+            })
+            .await;
+        }
+    }
+}
+
+fn choose(rng: &SeededRng, leader: usize) -> Fault {
+    let any = rng.below(SERVERS as u64) as usize;
+    let one = if rng.below(2) == 0 { leader } else { any };
+    let other = (one + 1 + rng.below(SERVERS as u64 - 1) as usize) % SERVERS;
+    match rng.below(9) {
+        0..2 => Fault::Kill(one),
+        2 => Fault::KillAll,
+        3..5 => Fault::Pause(one),
+        5..7 => Fault::Isolate(one),
+        _ => Fault::Deafen(one, other),
+    }
+}
+
+/// Two faults, the second while the first lasts.
+async fn trouble(stage: &mut Stage, rng: &SeededRng) -> Vec<Fault> {
+    let millis = |least: u64, most: u64| Duration::from_millis(least + rng.below(most - least));
+    sleep(millis(300, 600)).await;
+    let leader = stage.cluster.leader().await;
+    let faults = vec![choose(rng, leader), choose(rng, leader)];
+    for fault in &faults {
+        stage.begin(*fault);
+        sleep(millis(300, 1_300)).await;
+    }
+    stage.end_all();
+    faults
+}
+
+/// One history; what is wrong with it, and how many operations were answered.
+async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, u64, Vec<Fault>) {
+    let rng = SeededRng::new(seed);
+    let work = Work {
+        journal: Arc::new(Journal::new()),
+        stop: Arc::new(AtomicBool::new(false)),
+        prefix: format!("history/{seed}-{}/", std::process::id()),
+    };
+    let (mut clients, mut watchers) = (JoinSet::new(), JoinSet::new());
+    let watching = Work { stop: Arc::new(AtomicBool::new(false)), ..work.clone() };
+    let mut watcher_count = 0;
+    for agent in stage.cluster.servers.iter().chain([&stage.cluster.client]) {
+        for _ in 0..CLIENTS_EACH {
+            let rng = SeededRng::new(rng.next_u64());
+            clients.spawn(Worker { work: work.clone(), client: agent.client(), rng, seen: Default::default() }.run());
+        }
+        watchers.spawn(watch(watching.clone(), agent.client(), watcher_count));
+        watcher_count += 1;
+    }
+    let faults = trouble(stage, &rng).await;
+    stage.all_is_well().await;
+    sleep(Duration::from_millis(600)).await;
+    // On a busy machine it takes longer until a history says something.
+    let begun = Instant::now();
+    while work.journal.answered() < ANSWERED_MIN && begun.elapsed() < TRAFFIC_LIMIT {
+        sleep(Duration::from_millis(50)).await;
+    }
+    work.stop.store(true, Ordering::Relaxed);
+    while clients.join_next().await.is_some_and(|ended| ended.is_ok()) {}
+    let mut wrong = Vec::new();
+    // What is there in the end must fit, at every server.
+    for server in &stage.cluster.servers {
+        let client = server.client();
+        let mut last = Worker { work: work.clone(), client, rng: rng.clone(), seen: Default::default() };
+        for group in last.groups() {
+            if !last.list(&group, &[("recurse", ""), ("consistent", "")]).await {
+                wrong.push(format!("{} does not answer when all is well", server.name));
+            }
+        }
+    }
+    wrong.extend(current(stage, &work, watcher_count).await.err());
+    watching.stop.store(true, Ordering::Relaxed);
+    while watchers.join_next().await.is_some_and(|ended| ended.is_ok()) {}
+    let answered = work.journal.answered();
+    if answered < ANSWERED_MIN {
+        wrong.push(format!("only {answered} operations were answered, {ANSWERED_MIN} are needed to count"));
+    }
+    let journal = Arc::clone(&work.journal);
+    wrong.extend(tokio::task::spawn_blocking(move || journal.judge()).await.expect("the judge ends"));
+    (wrong, answered, faults)
+}
+
+/// Every watcher has seen what is there in the end.
+async fn current(stage: &Stage, work: &Work, watchers: usize) -> Result<(), String> {
+    let path = format!("/v1/kv/{}", work.prefix);
+    let client = stage.cluster.client.client();
+    let asked = client.get_json::<Vec<serde_json::Value>>(&path, &[("recurse", ""), ("consistent", "")]).await;
+    let end = match asked {
+        Ok((rows, _)) => journal::entries(&rows),
+        // An empty end is told without an index.
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let begun = Instant::now();
+    loop {
+        let behind: Vec<usize> =
+            (0..watchers).filter(|watcher| work.journal.last_sight(*watcher).as_ref() != Some(&end)).collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > WATCH_LIMIT {
+            return Err(format!("the watchers {behind:?} have not seen the end {WATCH_LIMIT:?} after it"));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_history_of_real_processes_is_linearizable_and_every_watcher_is_told() {
+    let one = number("LICTOR_HISTORY");
+    let (first, count) = one.map_or((1, number("LICTOR_HISTORIES").unwrap_or(HISTORIES)), |seed| (seed, 1));
+    let begun = Instant::now();
+    let mut stage = Stage::build().await;
+    let (mut failed, mut operations) = (0, 0);
+    for seed in first..first + count {
+        let (wrong, answered, faults) = history(&mut stage, seed).await;
+        operations += answered;
+        if !wrong.is_empty() {
+            failed += 1;
+            println!("history {seed} under {faults:?} failed:\n{}", wrong.join("\n"));
+            println!("  replay: LICTOR_HISTORY={seed} cargo xtask test histories");
+        } else if one.is_some() || count > HISTORIES {
+            println!("history {seed}: {answered} operations under {faults:?}: linearizable");
+        }
+    }
+    println!(
+        "summary: {count} histories of real processes under two faults at a time, {failed} failed, none unknown or counted \
+         so; {operations} operations answered, {:.0} s",
+        begun.elapsed().as_secs_f64()
+    );
+    let (strangers, all) = stage.wires.strangers();
+    assert!(strangers * 4 <= all, "the relay did not know who dialled {strangers} of {all}: no cut would have held");
+    assert_eq!(failed, 0, "histories failed; see above");
+}

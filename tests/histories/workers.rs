@@ -1,0 +1,181 @@
+//! Clients and watchers: each does one thing after the other at one agent and writes down what it was told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lictor_client::{Client, ClientError};
+use lictor_runtime::{Rng, SeededRng};
+use lictor_tests::linearizability::{Entry, KvAnswer, KvInput};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+
+use crate::journal::{Journal, Seen, Sight, entries};
+
+/// After this nobody knows what became of an operation.
+const OPERATION_LIMIT: Duration = Duration::from_millis(2_500);
+/// Groups of keys; a list shows one group.
+const GROUPS: u64 = 3;
+/// Keys of a group.
+const KEYS: u64 = 2;
+
+/// What all of a history share.
+#[derive(Clone)]
+pub(crate) struct Work {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) prefix: String,
+}
+
+impl Work {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What became of a request.
+enum Told<T> {
+    Answer(T),
+    /// It was not done: nobody heard it.
+    Nothing,
+    Unknown,
+}
+
+async fn told<T>(asked: impl Future<Output = Result<T, ClientError>>) -> Told<T> {
+    match timeout(OPERATION_LIMIT, asked).await {
+        Ok(Ok(answer)) => Told::Answer(answer),
+        Ok(Err(ClientError::Unreachable { reason, .. })) if reason.contains("refused") => Told::Nothing,
+        Ok(Err(_)) | Err(_) => Told::Unknown,
+    }
+}
+
+/// A client at one agent.
+pub(crate) struct Worker {
+    pub(crate) work: Work,
+    pub(crate) client: Client,
+    pub(crate) rng: SeededRng,
+    pub(crate) seen: BTreeMap<String, Option<Seen>>,
+}
+
+impl Worker {
+    pub(crate) async fn run(mut self) {
+        while !self.work.is_over() {
+            let well = self.one().await;
+            let pause = if well { 1_000 + self.rng.below(14_000) } else { 100_000 };
+            sleep(Duration::from_micros(pause)).await;
+        }
+    }
+
+    async fn one(&mut self) -> bool {
+        let group = format!("{}g{}/", self.work.prefix, self.rng.below(GROUPS));
+        let key = format!("{group}k{}", self.rng.below(KEYS));
+        match self.rng.below(100) {
+            0..22 => {
+                let entry = Entry { value: self.work.journal.fresh(), index: None };
+                let body = entry.value.clone();
+                self.write(&group, &key, KvInput::Put(key.clone(), entry), "", Some(body)).await
+            }
+            22..44 => self.swap(&group, &key).await,
+            44..52 => self.delete_if(&group, &key).await,
+            52..56 => self.write(&group, &key, KvInput::Delete(key.clone()), "", None).await,
+            56..72 => self.get(&group, &key, &[]).await,
+            72..86 => self.get(&group, &key, &[("consistent", "")]).await,
+            86..93 => self.list(&group, &[("recurse", "")]).await,
+            _ => self.list(&group, &[("recurse", ""), ("consistent", "")]).await,
+        }
+    }
+
+    async fn swap(&mut self, group: &str, key: &str) -> bool {
+        let Some(seen) = self.seen.get(key).cloned() else { return self.get(group, key, &[]).await };
+        let entry = Entry { value: self.work.journal.fresh(), index: None };
+        let index = seen.as_ref().map_or(0, |(_, index)| *index);
+        let body = entry.value.clone();
+        let input = KvInput::Cas(key.to_owned(), seen.map(|(value, _)| value), entry);
+        self.write(group, key, input, &format!("cas={index}"), Some(body)).await
+    }
+
+    async fn delete_if(&mut self, group: &str, key: &str) -> bool {
+        let Some(Some((value, index))) = self.seen.get(key).cloned() else { return self.get(group, key, &[]).await };
+        self.write(group, key, KvInput::DeleteCas(key.to_owned(), value), &format!("cas={index}"), None).await
+    }
+
+    async fn write(&mut self, group: &str, key: &str, input: KvInput, query: &str, body: Option<String>) -> bool {
+        let began = self.work.journal.now();
+        let path = format!("/v1/kv/{key}");
+        let query: Vec<(&str, &str)> = query.split_once('=').into_iter().collect();
+        let told = match body {
+            Some(body) => told(self.client.put_bytes(&path, &query, Bytes::from(body))).await,
+            None => told(self.client.delete(&path, &query)).await,
+        };
+        self.seen.remove(key);
+        let answer = match &told {
+            Told::Nothing => return false,
+            Told::Answer(reply) if reply.starts_with(b"true") => Some(KvAnswer::Done),
+            Told::Answer(reply) if reply.starts_with(b"false") => Some(KvAnswer::NotApplied),
+            Told::Answer(_) | Told::Unknown => None,
+        };
+        let well = answer.is_some();
+        self.work.journal.note(group, input, began, answer);
+        well
+    }
+
+    async fn get(&mut self, group: &str, key: &str, query: &[(&str, &str)]) -> bool {
+        let began = self.work.journal.now();
+        let asked = self.rows(&format!("/v1/kv/{key}"), query).await;
+        let Some(rows) = asked else { return false };
+        let found = rows.get(key).cloned();
+        self.work.journal.saw(found.iter());
+        let answer = KvAnswer::Value(found.as_ref().map(|(value, _)| value.clone()));
+        self.work.journal.note(group, KvInput::Get(key.to_owned()), began, Some(answer));
+        self.seen.insert(key.to_owned(), found);
+        true
+    }
+
+    pub(crate) async fn list(&mut self, group: &str, query: &[(&str, &str)]) -> bool {
+        let began = self.work.journal.now();
+        let Some(rows) = self.rows(&format!("/v1/kv/{group}"), query).await else { return false };
+        self.work.journal.saw(rows.values());
+        let all = rows.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
+        self.work.journal.note(group, KvInput::List, began, Some(KvAnswer::All(all)));
+        true
+    }
+
+    async fn rows(&self, path: &str, query: &[(&str, &str)]) -> Option<BTreeMap<String, Seen>> {
+        match timeout(OPERATION_LIMIT, self.client.get_json::<Vec<Value>>(path, query)).await.ok()? {
+            Ok((rows, _)) => Some(entries(&rows)),
+            Err(error) if error.is_not_found() => Some(BTreeMap::new()),
+            Err(_) => None,
+        }
+    }
+
+    /// The groups of this history.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        (0..GROUPS).map(|group| format!("{}g{group}/", self.work.prefix)).collect()
+    }
+}
+
+/// Follows all keys of a history by blocking queries at one agent.
+pub(crate) async fn watch(work: Work, client: Client, watcher: usize) {
+    let mut after = 0u64;
+    while !work.is_over() {
+        let began = work.journal.now();
+        let index = after.to_string();
+        let path = format!("/v1/kv/{}", work.prefix);
+        let query = [("recurse", ""), ("index", &*index), ("wait", "1s")];
+        match timeout(OPERATION_LIMIT, client.get_json::<Vec<Value>>(&path, &query)).await {
+            Ok(Ok((rows, meta))) => {
+                let entries = entries(&rows);
+                work.journal.sight(Sight { watcher, began, after, index: meta.index, entries });
+                after = meta.index;
+            }
+            // Of an answer without rows the client gives no index: begin anew.
+            Ok(Err(error)) if error.is_not_found() => {
+                after = 0;
+                sleep(Duration::from_millis(20)).await;
+            }
+            Ok(Err(_)) | Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
