@@ -95,12 +95,7 @@ fn unit(context: &Context) -> Result<Outcome> {
     let names = [
         "foreign_authority",
         "golden",
-        "golden_trust",
-        "golden_archive",
-        "golden_raft",
-        "golden_selection",
         "service_wakes",
-        "golden_queries_and_events",
         "mesh_handshakes",
         "once_only",
         "replay",

@@ -6,8 +6,18 @@
 #![allow(clippy::too_many_lines, reason = "one line per message")]
 #![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
 
+#[path = "golden/archive.rs"]
+mod archive;
 #[path = "golden/locks.rs"]
 mod locks;
+#[path = "golden/logins.rs"]
+mod logins;
+#[path = "golden/queries_and_events.rs"]
+mod queries_and_events;
+#[path = "golden/raft.rs"]
+mod raft;
+#[path = "golden/selection.rs"]
+mod selection;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,35 +1,12 @@
 //! The bytes of what logins and the mesh CA's settings are made of, pinned for ever; see `golden.rs`.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
-
-use std::fmt::Debug;
-use std::fs;
-use std::path::PathBuf;
-
 use lictor_types::authority::AuthoritySettings;
 use lictor_types::command::{LoginRenewal, NameRight, NodeLogin};
 use lictor_types::rpc::{CreateJoinToken, Login};
 use lictor_types::token::JoinToken;
-use lictor_types::{Answer, Command, Index, Operation, Query, Timestamp, Token, encoding};
-use minicbor::{Decode, Encode};
+use lictor_types::{Answer, Command, Index, Operation, Query, Timestamp, Token};
 
-fn check<T>(name: &str, value: T)
-where
-    T: Encode<()> + for<'b> Decode<'b, ()> + PartialEq + Debug,
-{
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.hex"));
-    let hex: String = encoding::encode(&value).iter().map(|byte| format!("{byte:02x}")).collect();
-    if std::env::var_os("LICTOR_BLESS").is_some() && !path.exists() {
-        fs::write(&path, format!("{hex}\n")).unwrap();
-    }
-    let golden = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let golden = golden.trim();
-    let stored: Vec<u8> =
-        (0..golden.len() / 2).map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap()).collect();
-    let read: T = encoding::decode(&stored).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(read, value, "{name}: what was written then is read as something else now");
-    assert_eq!(hex, golden, "{name}: the bytes have changed");
-}
+use super::check;
 
 const ID: &str = "0e3c2b8e-4f0c-4a83-9a34-2f1f6f0d7c11";
 

@@ -1,35 +1,14 @@
 //! The bytes of what carries snapshots, pinned for ever; see `golden.rs`.
 
-#![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
-
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::fs;
-use std::path::PathBuf;
 
 use lictor_types::archive::{
     RestoreCommit, RestorePart, RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, Usage,
 };
 use lictor_types::rpc::{Operation, Report};
-use lictor_types::{Command, Index, encoding};
-use minicbor::{Decode, Encode};
+use lictor_types::{Command, Index};
 
-fn check<T>(name: &str, value: T)
-where
-    T: Encode<()> + for<'b> Decode<'b, ()> + PartialEq + Debug,
-{
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.hex"));
-    let hex: String = encoding::encode(&value).iter().map(|byte| format!("{byte:02x}")).collect();
-    if std::env::var_os("LICTOR_BLESS").is_some() && !path.exists() {
-        fs::write(&path, format!("{hex}\n")).unwrap();
-    }
-    let golden = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let stored: Vec<u8> =
-        (0..golden.trim().len() / 2).map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap()).collect();
-    let read: T = encoding::decode(&stored).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(read, value, "{name}: what was written then is read as something else now");
-    assert_eq!(hex, golden.trim(), "{name}: the bytes have changed");
-}
+use super::check;
 
 #[test]
 fn what_carries_snapshots_keeps_its_bytes() {

@@ -1,11 +1,6 @@
 //! The bytes of prepared queries and user events, pinned as in `golden.rs`.
 
-#![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
-
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::fs;
-use std::path::PathBuf;
 
 use lictor_types::event::{EVENT_VERSION, EventBatch, FollowEvents, UserEvent};
 use lictor_types::prepared_query::{
@@ -15,26 +10,9 @@ use lictor_types::prepared_query::{
 use lictor_types::rpc::ForceLeave;
 use lictor_types::{
     Answer, CheckServiceNode, Command, Index, Node, NodeService, Operation, Query, Report, Requirement, Resource,
-    encoding,
 };
-use minicbor::{Decode, Encode};
 
-fn check<T>(name: &str, value: T)
-where
-    T: Encode<()> + for<'b> Decode<'b, ()> + PartialEq + Debug,
-{
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.hex"));
-    let hex: String = encoding::encode(&value).iter().map(|byte| format!("{byte:02x}")).collect();
-    if std::env::var_os("LICTOR_BLESS").is_some() && !path.exists() {
-        fs::write(&path, format!("{hex}\n")).unwrap();
-    }
-    let golden = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let stored: Vec<u8> =
-        (0..golden.trim().len() / 2).map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap()).collect();
-    let read: T = encoding::decode(&stored).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(read, value, "{name}: what was written then is read as something else now");
-    assert_eq!(hex, golden.trim(), "{name}: the bytes have changed");
-}
+use super::check;
 
 fn service() -> PreparedService {
     PreparedService {

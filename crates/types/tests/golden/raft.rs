@@ -1,34 +1,12 @@
 //! The bytes of what servers say and store of raft's members, pinned for ever like those of `golden.rs`.
 
-#![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
-
-use std::fmt::Debug;
-use std::path::PathBuf;
-
 use lictor_types::autopilot::{
     AutopilotConfig, AutopilotSet, AutopilotState, RaftPeer, RaftPeers, ServerHealth, Standing,
 };
 use lictor_types::rpc::ServerAddress;
-use lictor_types::{Answer, Command, Index, Operation, Query, Report, Timestamp, encoding};
-use minicbor::{Decode, Encode};
+use lictor_types::{Answer, Command, Index, Operation, Query, Report, Timestamp};
 
-fn check<T>(name: &str, value: T)
-where
-    T: Encode<()> + for<'b> Decode<'b, ()> + PartialEq + Debug,
-{
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.hex"));
-    let hex: String = encoding::encode(&value).iter().map(|byte| format!("{byte:02x}")).collect();
-    if std::env::var_os("LICTOR_BLESS").is_some() && !path.exists() {
-        std::fs::write(&path, format!("{hex}\n")).expect("a golden file");
-    }
-    let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let golden = golden.trim();
-    let byte = |at: usize| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).expect("hex");
-    let stored: Vec<u8> = (0..golden.len() / 2).map(byte).collect();
-    let read: T = encoding::decode(&stored).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(read, value, "{name}: what was written then is read as something else now");
-    assert_eq!(hex, golden, "{name}: the bytes have changed");
-}
+use super::check;
 
 fn server() -> ServerAddress {
     ServerAddress { id: "i".into(), name: "s1".parse().unwrap(), address: "10.0.0.1:8300".into() }
