@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::load;
+use crate::connection;
 
 /// How long a process or a cluster may take to be ready.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
@@ -42,6 +42,28 @@ impl Process {
             .spawn()
             .with_context(|| format!("starting {}", lictor.display()))?;
         Ok(Self { name: name.to_owned(), address: address.to_owned(), child })
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Whether it still runs; else how it ended.
+    pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended with {status}", self.name),
+        }
+    }
+
+    /// Bytes that it made the kernel send to the disk.
+    pub(crate) fn written(&self) -> anyhow::Result<u64> {
+        let counts = std::fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let line = counts.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        Ok(line.context("no count of written bytes")?.parse()?)
     }
 
     /// Where its HTTP API is.
@@ -115,10 +137,7 @@ impl Cluster {
         let mut servers = Vec::new();
         for (number, address) in addresses.iter().enumerate() {
             let name = format!("server-{}", number + 1);
-            let mut arguments = agent(&name, address, directory);
-            arguments.extend(["-server".to_owned(), "-bootstrap-expect=3".to_owned()]);
-            arguments.extend_from_slice(&join);
-            servers.push(Process::start(lictor, directory, &name, address, &arguments)?);
+            servers.push(Process::start(lictor, directory, &name, address, &server(&name, address, directory, &join))?);
         }
         let cluster = Self { servers, directory: directory.to_owned(), join };
         cluster.leader()?;
@@ -137,9 +156,29 @@ impl Cluster {
     /// The place of the leader.
     pub(crate) fn leader(&self) -> anyhow::Result<usize> {
         eventually("a leader", || {
-            let leader: String = serde_json::from_slice(&get(&self.servers[0].http(), "/v1/status/leader")?)?;
+            let asked = self.servers.iter().find_map(|it| get(&it.http(), "/v1/status/leader").ok());
+            let leader: String = serde_json::from_slice(&asked.context("no server answers")?)?;
             let place = self.servers.iter().position(|it| leader == format!("{}:8300", it.address));
             place.with_context(|| format!("the leader is {leader:?}"))
+        })
+    }
+
+    /// Ends a server with SIGKILL.
+    pub(crate) fn end(&mut self, place: usize) {
+        let server = &mut self.servers[place];
+        // It may have ended by itself, and then there is nothing to do.
+        drop(server.child.kill());
+        drop(server.child.wait());
+    }
+
+    /// Starts a server that was ended, and waits until it knows the leader.
+    pub(crate) fn start_again(&mut self, lictor: &Path, place: usize) -> anyhow::Result<()> {
+        let (name, address) = (self.servers[place].name.clone(), self.servers[place].address.clone());
+        let arguments = server(&name, &address, &self.directory, &self.join);
+        self.servers[place] = Process::start(lictor, &self.directory, &name, &address, &arguments)?;
+        eventually("the server knows the leader again", || {
+            let leader: String = serde_json::from_slice(&get(&self.servers[place].http(), "/v1/status/leader")?)?;
+            if leader.is_empty() { bail!("no leader") } else { Ok(()) }
         })
     }
 
@@ -147,6 +186,13 @@ impl Cluster {
     pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
         self.servers.iter().map(Process::processor_time).sum()
     }
+}
+
+fn server(name: &str, address: &str, directory: &Path, join: &[String]) -> Vec<String> {
+    let mut arguments = agent(name, address, directory);
+    arguments.extend(["-server".to_owned(), "-bootstrap-expect=3".to_owned()]);
+    arguments.extend_from_slice(join);
+    arguments
 }
 
 /// The arguments of an agent.
@@ -163,5 +209,5 @@ pub(crate) fn agent(name: &str, address: &str, directory: &Path) -> Vec<String> 
 
 /// The body of a successful GET.
 pub(crate) fn get(address: &str, path: &str) -> anyhow::Result<Vec<u8>> {
-    load::once(address, "GET", path, Vec::new())
+    connection::once(address, "GET", path, Vec::new())
 }

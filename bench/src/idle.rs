@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::Common;
 use crate::agents::{Cluster, Process, address, agent, eventually, get};
-use crate::load;
+use crate::connection;
 use crate::report::heading;
 
 /// What starts a program is over by then.
@@ -56,7 +56,8 @@ fn start_client(lictor: &Path, cluster: &Cluster) -> anyhow::Result<Process> {
 /// A sidecar that logs in as one does outside Kubernetes: with a join token.
 fn start_sidecar(lictor: &Path, cluster: &Cluster) -> anyhow::Result<Process> {
     let server = cluster.servers[0].http();
-    let made = load::once(&server, "PUT", "/v1/operator/join-token", br#"{"Services":["web"],"TTL":"10m"}"#.to_vec())?;
+    let made =
+        connection::once(&server, "PUT", "/v1/operator/join-token", br#"{"Services":["web"],"TTL":"10m"}"#.to_vec())?;
     let made: serde_json::Value = serde_json::from_slice(&made)?;
     let token = cluster.directory.join("login.token");
     std::fs::write(&token, made["SecretID"].as_str().unwrap_or_default())?;

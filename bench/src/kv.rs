@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::agents::{Cluster, processor_time};
-use crate::load::{KEYS, Kind, Load, Outcome, VALUE_BYTES};
+use crate::connection::Door;
+use crate::kind::{KEYS, Kind, VALUE_BYTES};
+use crate::load::{Load, Outcome};
 use crate::report::{heading, median, spread};
 use crate::{Common, disk};
 
@@ -81,7 +83,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     let cluster = Cluster::start(&lictor, directory.path())?;
     let leader = cluster.leader()?;
     let follower = (leader + 1) % cluster.servers.len();
-    fill(&cluster, leader)?;
+    crate::load::fill(Door::Http, &cluster.servers[leader].http(), Kind::Put, KEYS, 1)?;
     let mut rows: Vec<Row> = Vec::new();
     for _ in 0..flags.rounds {
         let mut place = 0;
@@ -89,6 +91,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
             for (at, server) in [("leader", leader), ("follower", follower)] {
                 for kind in KINDS {
                     let load = Load {
+                        door: Door::Http,
                         address: cluster.servers[server].http(),
                         kind,
                         connections,
@@ -127,15 +130,6 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     }
     if cluster.leader()? != leader {
         println!("note: the leader changed while this ran, so the lines do not say who led");
-    }
-    Ok(())
-}
-
-/// Writes every key once.
-fn fill(cluster: &Cluster, leader: usize) -> anyhow::Result<()> {
-    for key in 0..KEYS {
-        let (address, path) = (cluster.servers[leader].http(), format!("/v1/kv/bench/{key}"));
-        crate::load::once(&address, "PUT", &path, vec![b'v'; VALUE_BYTES])?;
     }
     Ok(())
 }

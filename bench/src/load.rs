@@ -1,65 +1,21 @@
 //! The load generator: keep-alive connections, spread over one thread per core, each asking again as soon as it has its
 //! answer (a closed loop: what it shows is the most that these connections can get, and the time at that load).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use futures_util::future::join_all;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use lictor_runtime::Tasks;
-use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Runtime};
 
-/// One request may take so long; then its connection is given up.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Keys that are written and read.
-pub(crate) const KEYS: u64 = 1000;
-/// Bytes of a value.
-pub(crate) const VALUE_BYTES: usize = 256;
+use crate::connection::{ANSWER_LIMIT, Connection, Door, runtime};
+use crate::kind::Kind;
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Put,
-    Get,
-    GetConsistent,
-    GetStale,
-}
+/// Loading data may take so long.
+const FILL_LIMIT: Duration = Duration::from_secs(120);
 
-impl Kind {
-    /// As people call it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Put => "PUT",
-            Self::Get => "GET",
-            Self::GetConsistent => "GET ?consistent",
-            Self::GetStale => "GET ?stale",
-        }
-    }
-
-    fn request(self, address: &str, key: u64) -> anyhow::Result<Request<Full<Bytes>>> {
-        let (method, mode) = match self {
-            Self::Put => ("PUT", ""),
-            Self::Get => ("GET", ""),
-            Self::GetConsistent => ("GET", "?consistent"),
-            Self::GetStale => ("GET", "?stale"),
-        };
-        let body = if self == Self::Put { Bytes::from_static(&[b'v'; VALUE_BYTES]) } else { Bytes::new() };
-        let path = format!("/v1/kv/bench/{key}{mode}");
-        Ok(Request::builder().method(method).uri(path).header("Host", address).body(Full::new(body))?)
-    }
-
-    fn is_right(self, status: StatusCode, body: &[u8]) -> bool {
-        // A value of 256 bytes takes 344 in base64.
-        status == StatusCode::OK && if self == Self::Put { body == b"true" } else { body.len() > VALUE_BYTES }
-    }
-}
+/// Numbers of requests: over the whole run, so that none comes twice.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// What came of it.
 pub(crate) struct Outcome {
@@ -91,6 +47,7 @@ impl Outcome {
 /// What is measured.
 #[derive(Clone)]
 pub(crate) struct Load {
+    pub(crate) door: Door,
     pub(crate) address: String,
     pub(crate) kind: Kind,
     pub(crate) connections: usize,
@@ -108,16 +65,12 @@ struct Taken {
 impl Load {
     /// Runs it. `at_start` is called when the warm-up is over, and its answer is returned with the outcome.
     pub(crate) fn run<T>(&self, at_start: impl FnOnce() -> T) -> anyhow::Result<(Outcome, T)> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(self.connections);
         let start = Instant::now() + self.warm_up;
-        let next_key = Arc::new(AtomicU64::new(0));
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..cores)
-                .map(|core| {
-                    let share = self.connections / cores + usize::from(core < self.connections % cores);
-                    let next_key = Arc::clone(&next_key);
+            let threads: Vec<_> = shares(self.connections)
+                .map(|share| {
                     scope.spawn(move || -> anyhow::Result<Vec<Taken>> {
-                        let all = join_all((0..share).map(|_| self.keep_asking(start, &next_key)));
+                        let all = join_all((0..share).map(|_| self.keep_asking(start)));
                         Ok(runtime()?.block_on(all))
                     })
                 })
@@ -140,30 +93,24 @@ impl Load {
         })
     }
 
-    async fn keep_asking(&self, start: Instant, next_key: &AtomicU64) -> Taken {
+    async fn keep_asking(&self, start: Instant) -> Taken {
         let end = start + self.measured;
         let mut taken = Taken::default();
         let tasks = Tasks::new();
         let mut connection = None;
         while Instant::now() < end {
             let begun = Instant::now();
-            let key = next_key.fetch_add(1, Ordering::Relaxed) % KEYS;
-            let asked = async {
-                if connection.is_none() {
-                    connection = Some(connect(&self.address, &tasks).await?);
-                }
-                let sender = connection.as_mut().context("it was opened above")?;
-                let (status, body) = ask(sender, self.kind.request(&self.address, key)?).await?;
-                if !self.kind.is_right(status, &body) {
-                    bail!("{status}: {}", String::from_utf8_lossy(&body));
-                }
-                Ok(())
-            };
-            let answered = tokio::time::timeout(ANSWER_LIMIT, asked).await;
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let asked = ask(self.door, &self.address, self.kind, number, &mut connection, &tasks);
+            let left = end.saturating_duration_since(begun);
+            let answered = tokio::time::timeout(left.min(ANSWER_LIMIT), asked).await;
             let now = Instant::now();
             match answered.unwrap_or_else(|_| bail!("no answer within {ANSWER_LIMIT:?}")) {
-                Ok(()) if begun >= start && now <= end => taken.times.push(now - begun),
+                // What was asked during the warm-up counts too, as what is still under way at the end does not: otherwise
+                // slow answers would be too few.
+                Ok(()) if now >= start && now <= end => taken.times.push(now - begun),
                 Ok(()) => {}
+                Err(_) if now >= end && begun >= start => {}
                 Err(error) => {
                     connection = None;
                     taken.errors += 1;
@@ -176,43 +123,67 @@ impl Load {
     }
 }
 
-async fn connect(address: &str, tasks: &Tasks) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-    let stream = TcpStream::connect(address.parse::<std::net::SocketAddr>()?).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Its end is seen by who asks.
-    tasks.spawn(async move { drop(connection.await) });
-    Ok(sender)
-}
-
+/// One request on this connection, which is opened if need be.
 async fn ask(
-    sender: &mut SendRequest<Full<Bytes>>,
-    request: Request<Full<Bytes>>,
-) -> anyhow::Result<(StatusCode, Bytes)> {
-    sender.ready().await?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    Ok((status, response.into_body().collect().await?.to_bytes()))
+    door: Door,
+    address: &str,
+    kind: Kind,
+    number: u64,
+    connection: &mut Option<Connection>,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    if connection.is_none() {
+        *connection = Some(Connection::open(door, address, tasks).await?);
+    }
+    let open = connection.as_mut().context("it was opened above")?;
+    let (status, body) = open.ask(kind.request(door, address, number)?).await?;
+    if !kind.is_right(door, status, &body) {
+        let body = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
+        bail!("{status}: {body}");
+    }
+    Ok(())
 }
 
-fn runtime() -> anyhow::Result<Runtime> {
-    Ok(Builder::new_current_thread().enable_all().build()?)
+/// Connections for each thread.
+pub(crate) fn shares(connections: usize) -> impl Iterator<Item = usize> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(connections.max(1));
+    (0..threads).map(move |thread| connections / threads + usize::from(thread < connections % threads))
 }
 
-/// One request on a connection of its own; the body of a successful answer.
-pub(crate) fn once(address: &str, method: &str, path: &str, body: Vec<u8>) -> anyhow::Result<Vec<u8>> {
-    runtime()?.block_on(async {
-        let tasks = Tasks::new();
-        let asked = async {
-            let mut sender = connect(address, &tasks).await?;
-            let request = Request::builder().method(method).uri(path).header("Host", address);
-            ask(&mut sender, request.body(Full::new(Bytes::from(body)))?).await
-        };
-        let (status, body) = tokio::time::timeout(ANSWER_LIMIT, asked).await??;
-        tasks.cancel();
-        if !status.is_success() {
-            bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&body));
+/// Asks for the numbers 0 to `count`, each once and none without success.
+pub(crate) fn fill(door: Door, address: &str, kind: Kind, count: u64, connections: usize) -> anyhow::Result<()> {
+    let (next, end) = (AtomicU64::new(0), Instant::now() + FILL_LIMIT);
+    let work = async || -> anyhow::Result<()> {
+        let (tasks, mut connection) = (Tasks::new(), None);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                break;
+            }
+            if Instant::now() >= end {
+                bail!("only {number} of {count} within {FILL_LIMIT:?}");
+            }
+            let asked = ask(door, address, kind, number, &mut connection, &tasks);
+            tokio::time::timeout(ANSWER_LIMIT, asked).await.context("no answer in time")??;
         }
-        Ok(body.to_vec())
-    })
+        tasks.cancel();
+        Ok(())
+    };
+    runtime()?
+        .block_on(join_all((0..connections).map(|_| work())))
+        .into_iter()
+        .collect::<anyhow::Result<()>>()
+        .with_context(|| format!("{} at {address}", kind.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connection_has_a_thread() {
+        for connections in [1, 2, 3, 64] {
+            assert_eq!(shares(connections).sum::<usize>(), connections);
+        }
+    }
 }

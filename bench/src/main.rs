@@ -1,7 +1,7 @@
 //! Figures, honest and with the command that made them. Nothing here passes or fails.
 //!
 //! ```text
-//! kv, idle, start ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
+//! kv, idle, start, failover, compare ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
 //! ```
 //!
 //! Invariants
@@ -9,11 +9,17 @@
 //! - What is measured of a server is durable: its data directory is on the disk whose sync time is printed beside.
 
 mod agents;
+mod compare;
+mod connection;
 mod disk;
 mod encoding;
+mod etcd;
+mod failover;
 mod idle;
+mod kind;
 mod kv;
 mod load;
+mod only;
 mod report;
 mod start;
 
@@ -35,6 +41,12 @@ enum Bench {
     Encoding,
     /// PUT/s and GET/s with three durable servers, and the time of a single client's requests
     Kv(kv::Flags),
+    /// Ours beside Consul and etcd, with ratios and targets
+    Compare(compare::Flags),
+    /// The load alone, against a server that runs
+    Load(only::Flags),
+    /// Time from kill -9 of the leader to the next acknowledged write
+    Failover(failover::Flags),
     /// Resident memory of an idle server, client agent and sidecar
     Idle(Common),
     /// Time from exec to the first answer of `agent -dev`
@@ -74,6 +86,9 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
         Bench::Encoding => encoding::run(),
         Bench::Kv(flags) => return kv::run(&flags),
+        Bench::Compare(flags) => return compare::run(&flags),
+        Bench::Load(flags) => return only::run(&flags),
+        Bench::Failover(flags) => return failover::run(&flags),
         Bench::Idle(common) => return idle::run(&common),
         Bench::Start(flags) => return start::run(&flags),
     }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::Common;
 use crate::agents::{Process, START_LIMIT, address, get};
-use crate::load;
+use crate::connection;
 use crate::report::{heading, spread};
 
 /// Between two looks; a look is short beside it.
@@ -36,7 +36,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         let begun = Instant::now();
         let process = Process::start(&lictor, directory.path(), "dev", &address, &arguments)?;
         answers.push(first(begun, || get(&process.http(), "/v1/agent/self"))?);
-        writes.push(first(begun, || load::once(&process.http(), "PUT", "/v1/kv/first", b"1".to_vec()))?);
+        writes.push(first(begun, || connection::once(&process.http(), "PUT", "/v1/kv/first", b"1".to_vec()))?);
     }
     println!("{} starts of `agent -dev`, milliseconds from exec: median (least to most)", flags.rounds);
     println!();

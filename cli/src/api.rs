@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lictor_client::{Client, ClientError, ClientSettings, ResponseMeta};
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::output::Failure;
@@ -82,6 +83,24 @@ impl Api {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Any server may answer.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// GET of JSON that is passed on as it is; none for what is not there, which has an index all the same.
+    pub(crate) async fn find_raw(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<(Option<Box<RawValue>>, ResponseMeta), ClientError> {
+        let mut query = query.to_vec();
+        if self.stale {
+            query.push(("stale", ""));
+        }
+        self.client.find_json(path, &query).await
     }
 
     /// What changes things; writes are never stale.

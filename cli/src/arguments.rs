@@ -61,6 +61,11 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Parsed {
     }
 }
 
+/// Every command and flag.
+pub(crate) fn definitions() -> Command {
+    Arguments::command()
+}
+
 /// Rewrites every flag to two dashes, with its value behind `=`.
 fn normalise(root: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     let mut command = root;
@@ -72,6 +77,12 @@ fn normalise(root: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
         let Some(text) = argument.to_str().filter(|text| text.len() > 1 && text.starts_with('-')) else {
             match argument.to_str().and_then(|text| command.find_subcommand(text)).filter(|_| !past_commands) {
                 Some(found) => command = found,
+                // What runs under a command has flags of its own: from its first word on nothing is ours.
+                None if command.get_positionals().any(clap::Arg::is_trailing_var_arg_set) => {
+                    normal.push("--".into());
+                    normal.push(argument);
+                    break;
+                }
                 None => past_commands = true,
             }
             normal.push(argument);
@@ -213,6 +224,10 @@ mod tests {
             (&["lictor", "kv", "put", "k", "-5"], &["lictor", "kv", "put", "k", "--", "-5"]),
             (&["lictor", "kv", "put", "k", "-any"], &["lictor", "kv", "put", "k", "--", "-any"]),
             (&["lictor", "kv", "get", "-5"], &["lictor", "kv", "get", "-5"]),
+            (
+                &["lictor", "lock", "-n=2", "-verbose", "p", "echo", "-n", "-verbose"],
+                &["lictor", "lock", "--n=2", "--verbose", "--", "p", "echo", "-n", "-verbose"],
+            ),
             (&["lictor", "-version"], &["lictor", "version"]),
             (&["lictor", "kv", "-h"], &["lictor", "kv", "-h"]),
             (&["lictor", "kv", "-help"], &["lictor", "kv", "--help"]),

@@ -1,5 +1,7 @@
 //! Where log lines go and which of them.
 
+mod listening;
+
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
@@ -80,7 +82,11 @@ fn begin_with(targets: Targets, json: bool) -> Result<(), Failure> {
     } else {
         lines.with_ansi(std::io::stdout().is_terminal()).with_filter(targets).boxed()
     };
-    tracing_subscriber::registry().with(lines).try_init().map_err(Failure::because("cannot begin to log"))
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(listening::layer())
+        .try_init()
+        .map_err(Failure::because("cannot begin to log"))
 }
 
 #[cfg(test)]

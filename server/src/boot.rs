@@ -10,21 +10,27 @@ use lictor_agent::agent::{Agent, AgentIdentity};
 use lictor_agent::client::{self, ClientAgent, ClientDeps, ClientError, ClientIdentity};
 use lictor_agent::config::Config;
 use lictor_agent::doors::{self, Doors};
+use lictor_agent::events::Ring;
+use lictor_agent::figures::Figures;
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::session::Proof;
-use lictor_identity::{RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
+use lictor_identity::{RenewableChain, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
 use lictor_runtime::fs::{Fs, MemoryFs, RealFs};
 use lictor_runtime::{Clock, Resolver, Rng, Tasks};
 use lictor_state::access::Authorizer;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::rpc::ServerAddress;
 use tokio::sync::watch;
 
 use crate::core::{Core, CoreDeps, CoreSettings};
+use crate::damage;
 use crate::datacenter::ServerSettings;
 use crate::leader::Founding;
 use crate::login::{KubernetesLogin, LoginMethods};
 use crate::material::{self, MaterialError, ServerMaterial};
-use crate::raft::{self, DataDirectory, DataDirectoryError};
+use crate::raft::{self, DataDirectory, DataDirectoryError, LogOptions, ServerId};
+use crate::recover::{self, RecoveryError};
+use crate::renewal::LOOK_INTERVAL;
 
 /// How long a leaf certificate is valid (Consul's `LeafCertTTL`).
 const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -61,6 +67,9 @@ pub enum StartError {
     /// Consensus did not start.
     #[error(transparent)]
     Raft(#[from] raft::StartError),
+    /// What `peers.json` says cannot be done.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
@@ -98,7 +107,7 @@ impl RunningAgent {
     /// Stops everything within `limit`; a client leaves the cluster first if it was told to.
     pub async fn stop(self, limit: Duration) {
         match self.mode {
-            Mode::Server(server) => server.stop(limit).await,
+            Mode::Server(server) => server.stop(self.agent.config.leave_on_terminate, limit).await,
             Mode::Client(client) => client.stop(self.agent.config.leave_on_terminate, limit).await,
         }
     }
@@ -160,6 +169,13 @@ impl Server {
     /// # Errors
     /// Says what cannot be used and what would be right. Nothing is left running.
     pub async fn start(config: Config, deps: ServerDeps) -> Result<Self, StartError> {
+        match Self::attempt(config.clone(), deps.clone()).await {
+            Err(error) if damage::put_aside(&config, &error) => Self::attempt(config, deps).await,
+            attempted => attempted,
+        }
+    }
+
+    async fn attempt(config: Config, deps: ServerDeps) -> Result<Self, StartError> {
         let tasks = Tasks::new();
         let started = start(config, deps, &tasks).await;
         if started.is_err() {
@@ -173,8 +189,11 @@ impl Server {
         self.core.fatal.clone()
     }
 
-    /// Closes the doors, hands the lead on, and stops everything within `limit`.
-    pub async fn stop(self, limit: Duration) {
+    /// Closes the doors, leaves raft if it was told to, hands the lead on, and stops everything within `limit`.
+    pub async fn stop(self, leave: bool, limit: Duration) {
+        if leave {
+            self.core.leave_raft(limit / 2).await;
+        }
         // The lead first, so that requests under way end at the new leader and not in an error.
         self.core.hand_on_the_lead(limit / 2).await;
         self.end(limit).await;
@@ -195,12 +214,22 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         Some(directory) => (Arc::new(RealFs), directory.clone()),
         None => (Arc::new(MemoryFs::new()), MEMORY_DIRECTORY.into()),
     };
-    let directory = Arc::new(DataDirectory::open(Arc::clone(&fs), &data.join("raft"), &*rng)?);
+    let directory = Arc::new(DataDirectory::open_as(Arc::clone(&fs), &data.join("raft"), server_id(&config)?, &*rng)?);
+    recover::by_peers_file(&directory, &*fs, &data.join("raft"), &*clock, &*rng)?;
     let domain = config.dns.domain.trim_end_matches('.');
     let trust = Arc::new(RpcTrust::new(material.roots, &config.datacenter, domain)?);
     let tls = Tls::new(Arc::clone(&clock));
-    let https = tls.https_server(&material.https).map_err(|error| StartError::Tls(error.to_string()))?;
+    let https_chain = RenewableChain::new(material.https);
+    let https = tls.https_server(&https_chain).map_err(|error| StartError::Tls(error.to_string()))?;
     let rpc_material = RpcMaterial::new(tls, Arc::clone(&trust), Some(material.own));
+    if let Some(files) = material.own_files {
+        let rpc_material = Arc::clone(&rpc_material);
+        let put_in_force = move |chain| rpc_material.set_own(chain);
+        tasks.spawn(files.follow("internal RPC", Arc::clone(&clock), LOOK_INTERVAL, put_in_force));
+    }
+    if let Some(files) = material.https_files {
+        tasks.spawn(files.follow("HTTPS", Arc::clone(&clock), LOOK_INTERVAL, move |chain| https_chain.set(chain)));
+    }
     let listen = SocketAddr::new(config.addresses.bind, config.ports.server);
     let transport = TlsTransport::listening(listen, rpc_material, resolver.clone(), tasks).await?;
     let rpc = transport.local_address().unwrap_or(listen);
@@ -229,15 +258,30 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         identity,
         datacenter: core.datacenter.clone(),
         local: Arc::clone(&local),
-        default_token: config.acl.default_token.clone(),
-        agent_token: config.acl.agent_token.clone(),
+        tokens: local.tokens(),
+        events: Arc::new(Ring::new(rng.uuid())),
         clock,
         rng,
+        figures: Figures::new(core.datacenter.metrics(), &config),
         config: Arc::new(config),
     });
     local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks));
     let doors = doors::open(&agent, Some(https), tasks).await?;
     Ok(Server { agent, doors, rpc, core, tasks: tasks.clone() })
+}
+
+/// The server id that the configuration gives, if it gives one. Else one is made with the data directory and kept there.
+fn server_id(config: &Config) -> Result<Option<ServerId>, StartError> {
+    let Some(text) = &config.node_id else { return Ok(None) };
+    if config.data_dir.is_some() {
+        tracing::warn!(
+            node_id = text,
+            "a server's node_id is its id in raft: should this data directory be lost, give the server that takes its \
+             place another one, or none"
+        );
+    }
+    let id = text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("node_id: {error}")))?;
+    Ok(Some(id))
 }
 
 fn core_settings(
@@ -246,6 +290,7 @@ fn core_settings(
     rpc: SocketAddr,
     join_token: Option<String>,
 ) -> CoreSettings {
+    let was_damaged = config.data_dir.as_deref().is_some_and(damage::was_damaged);
     let address = config
         .addresses
         .advertise_server
@@ -254,11 +299,12 @@ fn core_settings(
     CoreSettings {
         own: ServerAddress { id: identity.node_id.clone(), name: identity.node_name.clone(), address },
         member: identity.member(),
-        bootstrap_expect: config.bootstrap_expect,
+        bootstrap_expect: if was_damaged { 0 } else { config.bootstrap_expect },
         join: config.join.servers.clone(),
         raft: raft::Settings {
             datacenter: config.datacenter.clone(),
             raft_multiplier: config.performance.raft_multiplier,
+            log: if config.data_dir.is_some() { LogOptions::default() } else { LogOptions::in_memory() },
             ..raft::Settings::default()
         },
         server: ServerSettings {
@@ -266,6 +312,7 @@ fn core_settings(
             hold: config.performance.rpc_hold_timeout,
             leaf_lifetime: LEAF_LIFETIME,
             agent_lifetime: AGENT_LIFETIME,
+            autopilot: autopilot(config),
             default_intention_allow: config.default_intention_allow,
         },
         authorizer: Authorizer { acl_enabled: config.acl.enabled, default_allow: config.acl.default_allow },
@@ -274,6 +321,19 @@ fn core_settings(
             loopback_join_token: join_token,
             mesh_authority: None,
         },
+    }
+}
+
+/// What the first leader writes, of which an operator changes the written later.
+fn autopilot(config: &Config) -> AutopilotConfig {
+    let told = &config.autopilot;
+    AutopilotConfig {
+        cleanup_dead_servers: told.cleanup_dead_servers,
+        last_contact_threshold_millis: told.last_contact_threshold.as_millis() as u64,
+        max_trailing_logs: told.max_trailing_logs,
+        min_quorum: told.min_quorum,
+        server_stabilization_millis: told.server_stabilization_time.as_millis() as u64,
+        ..AutopilotConfig::default()
     }
 }
 

@@ -116,7 +116,7 @@ async fn ask_all(datacenter: &ServerDatacenter, join: &[String]) -> Vec<(String,
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-async fn ask_to_join(datacenter: &ServerDatacenter, address: &str, own: ServerAddress) {
+pub(crate) async fn ask_to_join(datacenter: &ServerDatacenter, address: &str, own: ServerAddress) {
     let request = Request {
         credential: Credential::anonymous(),
         body: RequestBody::Operate(Operation::JoinServer(own)),

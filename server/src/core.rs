@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
 use lictor_identity::RpcTrust;
 use lictor_identity::seal::SealKey;
@@ -17,14 +18,21 @@ use lictor_types::rpc::{Operation, Probe, ServerAddress};
 use lictor_types::{Credential, Member, Query};
 use tokio::sync::watch;
 
+use crate::archive::{self, Archives};
 use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
+use crate::figures::{self, ServerFigures};
+use crate::leader::autopilot::HealthTable;
+use crate::leader::coordinates::CoordinateBatch;
 use crate::leader::members::MemberTable;
+use crate::leader::sessions::SessionTimers;
 use crate::leader::{self, Founding};
 use crate::login::LoginMethods;
 use crate::raft::{self, Consensus, DataDirectory};
 use crate::replica::Replica;
 use crate::rpc;
+use crate::signatures::SignatureLimit;
+use crate::standing;
 
 /// How often a server tells the leader that it is there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -75,6 +83,8 @@ pub struct Core {
     pub datacenter: Arc<ServerDatacenter>,
     /// Becomes some text when the server must stop, and why.
     pub fatal: watch::Receiver<Option<String>>,
+    /// Stopped first: calls under way still need consensus.
+    rpc: Tasks,
     tasks: Tasks,
 }
 
@@ -85,6 +95,7 @@ impl Core {
     /// The data directory cannot be used.
     pub async fn start(settings: CoreSettings, deps: CoreDeps) -> Result<Self, raft::StartError> {
         let tasks = Tasks::new();
+        let rpc = tasks.child();
         let published = Arc::new(Published::default());
         let replica = Arc::new(Replica::new(Arc::clone(&published), settings.raft.faults, &*deps.rng));
         let consensus = Consensus::start(
@@ -105,6 +116,7 @@ impl Core {
             initialized: consensus.is_initialized().await,
         });
         let (fatal, fatal_seen) = watch::channel(None);
+        let (archives, restores) = Archives::new(&deps.directory);
         let datacenter = Arc::new(ServerDatacenter {
             consensus,
             published,
@@ -112,20 +124,33 @@ impl Core {
             seal: deps.seal,
             peers: RpcPool::new(Arc::clone(&deps.transport), &tasks),
             members: MemberTable::default(),
+            sessions: SessionTimers::default(),
+            health: HealthTable::default(),
+            coordinates: CoordinateBatch::default(),
+            events: Ring::new(deps.rng.uuid()),
             clock: deps.clock,
             rng: deps.rng,
             logins: deps.logins,
             settings: settings.server,
+            signatures: SignatureLimit::default(),
             probe: probe_seen,
+            archives,
+            figures: ServerFigures::default(),
         });
-        tasks.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, tasks.child()));
+        rpc.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, rpc.clone()));
+        figures::show_gauges(&datacenter);
+        tasks.spawn(archive::restore::run(Arc::clone(&datacenter), restores));
+        tasks.spawn(archive::sweep(Arc::clone(&datacenter)));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));
-        tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal));
+        tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal.clone()));
         let join: Vec<String> = settings.join.into_iter().filter(|it| *it != settings.own.address).collect();
+        let (standing_join, standing_fatal) = (join.clone(), fatal.clone());
+        tasks.spawn(standing::watch(Arc::clone(&datacenter), standing_join, settings.own.clone(), standing_fatal));
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
+        tasks.spawn(crate::events::follow_leader(Arc::clone(&datacenter)));
         tasks.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
-        Ok(Self { datacenter, fatal: fatal_seen, tasks })
+        Ok(Self { datacenter, fatal: fatal_seen, rpc, tasks })
     }
 
     /// Grows whenever a leader was found: then is a good time to compare what this agent holds with the catalog.
@@ -165,8 +190,22 @@ impl Core {
         }
     }
 
+    /// Leaves raft on purpose, so that the others need not count on this server any more. It keeps its log and may come
+    /// back.
+    pub async fn leave_raft(&self, limit: Duration) {
+        let operation = Operation::LeaveRaft(self.datacenter.consensus.id().to_string());
+        let nobody = Credential::anonymous();
+        let asked = self.datacenter.operate_anywhere(&nobody, operation);
+        match tokio::time::timeout(limit, asked).await {
+            Ok(Ok(_)) => tracing::info!("this server has left raft"),
+            Ok(Err(refusal)) => tracing::warn!(%refusal, "this server did not leave raft"),
+            Err(_) => tracing::warn!("this server did not leave raft in time"),
+        }
+    }
+
     /// Stops everything within `limit`.
     pub async fn stop(self, limit: Duration) {
+        self.rpc.stop(limit / 2).await;
         self.tasks.stop(limit).await;
         self.datacenter.consensus.shutdown().await;
     }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_agent::Datacenter;
+use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::Boxed;
 use lictor_runtime::{Clock, Rng};
 use lictor_state::access::{Authorized, Authorizer, Duty, Rules};
 use lictor_state::published::Published;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{Operation, Report, Request, RequestBody, Response, WriteRequest};
 use lictor_types::{
@@ -22,12 +24,19 @@ use lictor_types::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::leader::autopilot::HealthTable;
+use crate::leader::coordinates::CoordinateBatch;
 use crate::leader::members::MemberTable;
+use crate::leader::sessions::SessionTimers;
 use crate::login::LoginMethods;
 use crate::raft::{Bug, Consensus, ProposeError, ReadError};
+use crate::signatures::SignatureLimit;
 
 /// Between two tries to reach a leader. A new one is elected within about a second.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
+
+/// A leader that was not heard for so long is gone, or this server is not among those it speaks to any more.
+pub(crate) const LEADER_SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// What a server's waist is made of.
 pub struct ServerDatacenter {
@@ -37,11 +46,18 @@ pub struct ServerDatacenter {
     pub(crate) seal: Arc<SealKey>,
     pub(crate) peers: RpcPool,
     pub(crate) members: MemberTable,
+    pub(crate) sessions: SessionTimers,
+    pub(crate) health: HealthTable,
+    pub(crate) coordinates: CoordinateBatch,
+    pub(crate) events: Ring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
     pub(crate) logins: LoginMethods,
     pub(crate) settings: ServerSettings,
+    pub(crate) signatures: SignatureLimit,
     pub(crate) probe: tokio::sync::watch::Receiver<lictor_types::rpc::Probe>,
+    pub(crate) archives: crate::archive::Archives,
+    pub(crate) figures: crate::figures::ServerFigures,
 }
 
 /// What of the configuration the waist needs.
@@ -55,6 +71,8 @@ pub struct ServerSettings {
     pub leaf_lifetime: Duration,
     /// How long a client agent's certificate is valid.
     pub agent_lifetime: Duration,
+    /// How the first leader looks after the servers of raft.
+    pub autopilot: AutopilotConfig,
     /// A call that no intention speaks of is allowed.
     pub default_intention_allow: bool,
 }
@@ -86,13 +104,18 @@ impl ServerDatacenter {
         // A token that was made a moment ago must be known here before it is judged.
         self.consensus.lease_read().await.map_err(refuse_read)?;
         let rules = self.rules(credential)?;
-        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), command)?;
-        self.propose(request_id, authorized).await
+        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), self.sealed(command)?)?;
+        let mut outcome = self.propose(request_id, authorized).await?;
+        rules.filter_effect(&mut outcome.effect);
+        Ok(outcome)
     }
 
     async fn propose(&self, request_id: RequestId, command: Authorized<Command>) -> Result<Outcome, Refusal> {
+        let begin = Instant::now();
+        let of_command = self.figures.sample_of(command.get());
         let envelope = Envelope { request_id, leader_time: self.now(), command: command.into_inner() };
         let bytes = self.consensus.propose(encoding::encode(&envelope)).await.map_err(refuse_proposal)?;
+        self.figures.committed(of_command, begin.elapsed());
         let outcome: Outcome = encoding::decode(&bytes).map_err(|error| Refusal::failed(error.to_string()))?;
         Ok(outcome)
     }
@@ -120,7 +143,7 @@ impl ServerDatacenter {
                 let body = RequestBody::Write(Box::new(WriteRequest { request_id, command: command.clone() }));
                 match self.ask_leader(credential, body, deadline).await {
                     Ok(Response::Written(outcome)) => return Ok(outcome),
-                    Ok(other) => return Err(unexpected(&other)),
+                    Ok(other) => return Err(other.unexpected()),
                     Err(refusal) if refusal.may_retry() => refusal,
                     Err(refusal) => return Err(refusal),
                 }
@@ -161,6 +184,11 @@ impl ServerDatacenter {
             Ok(response) => Ok(response),
             Err(error) => Err(error.into_refusal()),
         }
+    }
+
+    /// Whether this server leads, or has heard a leader lately.
+    pub(crate) fn hears_a_leader(&self) -> bool {
+        self.consensus.last_contact() < LEADER_SILENT_AFTER && self.consensus.leader().borrow().is_some()
     }
 
     /// Waits until this server's snapshot is as fresh as `consistency` asks.
@@ -207,9 +235,13 @@ impl ServerDatacenter {
     }
 
     fn answer(&self, credential: &Credential, query: Query) -> Result<Read, Refusal> {
+        self.figures.queries.increment();
+        let store = self.published.load();
         let rules = self.rules(credential)?;
+        let rules = self.authorizer.rules_of_question(&store, rules, &query, self.now())?;
         let query = self.authorizer.authorize_query(&rules, query)?;
-        let answered = self.published.load().answer(&query);
+        let mut answered = store.answer(&query);
+        self.unseal(&mut answered.answer)?;
         let filtered = answered.filtered && !credential.is_anonymous();
         let mut index = answered.index;
         if self.consensus.faults().has(Bug::IndexGoesBack) && index.0.is_multiple_of(7) {
@@ -242,7 +274,7 @@ impl ServerDatacenter {
             } else {
                 match self.ask_leader(credential, RequestBody::Operate(operation.clone()), deadline).await {
                     Ok(Response::Report(report)) => return Ok(report),
-                    Ok(other) => return Err(unexpected(&other)),
+                    Ok(other) => return Err(other.unexpected()),
                     Err(refusal) if refusal.may_retry() => refusal,
                     Err(refusal) => return Err(refusal),
                 }
@@ -254,6 +286,7 @@ impl ServerDatacenter {
     /// Serves a request of another agent or server. `forwarded` ones are served here or refused.
     pub(crate) async fn serve(&self, request: Request) -> Response {
         let Request { credential, body, forwarded } = request;
+        self.figures.requests.increment();
         let done = match body {
             RequestBody::Write(write) => {
                 let WriteRequest { request_id, command } = *write;
@@ -274,7 +307,10 @@ impl ServerDatacenter {
                 self.operate_anywhere(&credential, operation).await.map(Response::Report)
             }
         };
-        done.unwrap_or_else(Response::Refused)
+        done.unwrap_or_else(|refusal| {
+            self.figures.request_errors.increment();
+            Response::Refused(refusal)
+        })
     }
 }
 
@@ -308,11 +344,30 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::RemoveServer(_)
         | Operation::ReadIndex
         | Operation::Login(_)
-        | Operation::TransferLeader => true,
+        | Operation::RenewLogin(_)
+        | Operation::RenewSession(_)
+        | Operation::RestoreOpen(_)
+        | Operation::RestoreWrite(_)
+        | Operation::RestoreFinish(_)
+        | Operation::TransferLeader
+        | Operation::TransferLeaderTo(_)
+        | Operation::RemoveServerAt(_)
+        | Operation::LeaveRaft(_)
+        | Operation::AutopilotState
+        | Operation::RaftPeers
+        | Operation::UpdateCoordinate(_)
+        | Operation::FireEvent(_)
+        | Operation::ForceLeave(_) => true,
         Operation::Status
+        | Operation::Standing(_)
+        | Operation::RaftPeersHere
         | Operation::Probe
         | Operation::SignLeaf(_)
         | Operation::SignAgent(_)
+        | Operation::SnapshotOpen(_)
+        | Operation::SnapshotRead(_)
+        | Operation::Usage
+        | Operation::FollowEvents(_)
         | Operation::Authorize(_) => false,
     }
 }
@@ -337,14 +392,4 @@ pub(crate) fn refuse_read(error: ReadError) -> Refusal {
             Refusal::new(RefusalKind::Unavailable, error.to_string())
         }
     }
-}
-
-fn unexpected(response: &Response) -> Refusal {
-    let kind = match response {
-        Response::Written(_) => "the outcome of a write",
-        Response::Read(_) => "an answer",
-        Response::Report(_) => "a report",
-        Response::Refused(_) => "a refusal",
-    };
-    Refusal::failed(format!("a server answered with {kind} to another kind of request"))
 }

@@ -11,17 +11,27 @@
 //! - Nothing outside `raft` names the consensus library.
 //! - A server certificate is needed to speak raft; a mesh certificate never is one.
 
+pub mod archive;
 pub mod boot;
 pub mod bootstrap;
 pub mod core;
+mod damage;
 pub mod datacenter;
+mod events;
+pub mod figures;
 pub mod leader;
 pub mod login;
 pub mod material;
 mod membership;
 mod operations;
+mod prepared_query;
 pub mod raft;
+mod raft_operations;
+pub mod recover;
+mod renewal;
 pub mod replica;
 pub mod rpc;
+mod signatures;
+mod standing;
 
 pub use boot::{RunningAgent, Server, StartError, run_agent};

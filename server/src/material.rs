@@ -10,6 +10,8 @@ use lictor_identity::loopback::{LoopbackError, LoopbackMaterial};
 use lictor_identity::{KeyedChain, Roots, SealKey};
 use lictor_runtime::Rng;
 
+use crate::renewal::CertificateFiles;
+
 /// Why a server has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum MaterialError {
@@ -54,6 +56,10 @@ pub struct ServerMaterial {
     pub own: KeyedChain,
     /// Its certificate for HTTPS.
     pub https: KeyedChain,
+    /// The files of `own`, if it is from files.
+    pub own_files: Option<CertificateFiles>,
+    /// The files of `https`, if it is from files.
+    pub https_files: Option<CertificateFiles>,
     /// The key that secrets are sealed with.
     pub seal: Arc<SealKey>,
     /// What members on one loopback log in with.
@@ -72,18 +78,19 @@ impl ServerMaterial {
         rng: &dyn Rng,
     ) -> Result<Self, MaterialError> {
         let files = complete("internal_rpc", &config.rpc_tls)?;
+        let own_files = files.map(|(_, cert, key)| CertificateFiles::new(cert, key));
         let configured = match files {
             Some((ca, cert, key)) => Some((read_roots(ca)?, read_keyed_chain(cert, key, now)?)),
             None => None,
         };
-        let seal = config.seal_key_file.as_deref().map(read_seal_key).transpose()?;
-        let https = match complete("https", &config.https_tls)? {
-            Some((_, cert, key)) => Some(read_keyed_chain(cert, key, now)?),
-            None => None,
-        };
-        if let (Some((roots, own)), Some(seal)) = (configured, seal) {
+        let seal = config.seal_key_file.as_deref().map(read_seal_key).transpose()?.map(Arc::new);
+        let https_given = complete("https", &config.https_tls)?;
+        let https_files = https_given.map(|(_, cert, key)| CertificateFiles::new(cert, key));
+        let https = https_given.map(|(_, cert, key)| read_keyed_chain(cert, key, now)).transpose()?;
+        if let (Some((roots, own)), Some(seal)) = (configured, seal.clone()) {
             let https = https.unwrap_or_else(|| own.clone());
-            return Ok(Self { roots, own, https, seal: Arc::new(seal), loopback_join_token: None });
+            let https_files = https_files.or_else(|| own_files.clone());
+            return Ok(Self { roots, own, https, own_files, https_files, seal, loopback_join_token: None });
         }
         if !config.on_loopback() {
             return Err(MaterialError::Missing {
@@ -96,7 +103,10 @@ impl ServerMaterial {
             roots: shared.server_roots,
             https: https.unwrap_or_else(|| shared.server.clone()),
             own: shared.server,
-            seal: Arc::new(shared.seal_key),
+            // The shared ones are made anew at a start, not in their files.
+            own_files: None,
+            https_files,
+            seal: seal.unwrap_or_else(|| Arc::new(shared.seal_key)),
             loopback_join_token: Some(shared.join_token.to_string()),
         })
     }

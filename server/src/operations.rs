@@ -5,7 +5,9 @@ use lictor_identity::spiffe::{SpiffeId, TrustDomain};
 use lictor_state::access::Duty;
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::command::Effect;
-use lictor_types::rpc::{CreateJoinToken, Operation, Probe, RaftServer, Report, ServerAddress, SignLeaf, Status};
+use lictor_types::rpc::{
+    CreateJoinToken, ForceLeave, Operation, Probe, RaftServer, Report, ServerAddress, SignLeaf, Status,
+};
 use lictor_types::token::JoinToken;
 use lictor_types::{
     Command, Consistency, Credential, LeafCertificate, Member, Refusal, Requirement, Resource, ServiceName, Timestamp,
@@ -45,23 +47,58 @@ impl ServerDatacenter {
                 self.require_leader()?;
                 crate::login::grant(self, &request).await.map(|grant| Report::Granted(Box::new(grant)))
             }
+            Operation::RenewLogin(node) => {
+                self.require_leader()?;
+                crate::login::renew(self, node).await?;
+                Ok(Report::Done)
+            }
             Operation::CreateJoinToken(request) => self.create_join_token(credential, &request).await,
             Operation::JoinServer(server) => self.join_server(&server).await,
             Operation::Probe => Ok(Report::Probe(self.current_probe())),
             Operation::RemoveServer(id) => self.remove_server(credential, &id).await,
+            Operation::RenewSession(id) => {
+                self.require_leader()?;
+                self.renew_session(credential, &id).await
+            }
             Operation::ReadIndex => {
                 self.consensus.read_barrier().await.map_err(refuse_read)?;
                 Ok(Report::ReadIndex(self.consensus.applied()))
             }
-            Operation::TransferLeader => {
-                self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
-                self.consensus.transfer_leader(None).await.map_err(membership::refuse)?;
+            Operation::TransferLeader => self.transfer_leader(credential, None).await,
+            Operation::TransferLeaderTo(id) => self.transfer_leader(credential, Some(&id)).await,
+            Operation::RemoveServerAt(address) => self.remove_server_at(credential, &address).await,
+            Operation::LeaveRaft(id) => self.leave_raft(&id).await,
+            Operation::Standing(id) => self.standing(&id),
+            Operation::AutopilotState => self.autopilot_state(credential),
+            Operation::RaftPeers => {
+                self.require_leader()?;
+                self.raft_peers(credential)
+            }
+            Operation::RaftPeersHere => self.raft_peers(credential),
+            Operation::UpdateCoordinate(update) => {
+                self.require_leader()?;
+                update.coord.check()?;
+                self.require(credential, &[Requirement::write(Resource::Node, update.node.as_str())])?;
+                self.coordinates.add(update)?;
                 Ok(Report::Done)
             }
+            Operation::FireEvent(event) => self.fire_event(credential, event),
+            Operation::FollowEvents(asked) => Ok(Report::Events(self.events.follow(&asked).await)),
+            Operation::ForceLeave(what) => self.force_leave(credential, &what),
             Operation::Authorize(requirements) => {
                 self.fresh().await?;
                 let rules = self.rules(credential)?;
                 Ok(Report::Authorized(rules.check(&requirements)))
+            }
+            Operation::SnapshotOpen(_)
+            | Operation::SnapshotRead(_)
+            | Operation::RestoreOpen(_)
+            | Operation::RestoreWrite(_)
+            | Operation::RestoreFinish(_) => self.archive_operation(credential, operation).await,
+            Operation::Usage => {
+                self.fresh().await?;
+                self.require(credential, &[Requirement::read(Resource::Operator, "")])?;
+                Ok(Report::Usage(self.published.load().usage()))
             }
         }
     }
@@ -70,7 +107,7 @@ impl ServerDatacenter {
         self.barrier(Consistency::Default).await
     }
 
-    fn require(&self, credential: &Credential, requirements: &[Requirement]) -> Result<(), Refusal> {
+    pub(crate) fn require(&self, credential: &Credential, requirements: &[Requirement]) -> Result<(), Refusal> {
         let rules = self.rules(credential)?;
         requirements.iter().try_for_each(|one| rules.require(one))
     }
@@ -83,7 +120,7 @@ impl ServerDatacenter {
         probe
     }
 
-    fn require_leader(&self) -> Result<(), Refusal> {
+    pub(crate) fn require_leader(&self) -> Result<(), Refusal> {
         if self.consensus.is_leader() { Ok(()) } else { Err(Refusal::no_leader()) }
     }
 
@@ -95,6 +132,16 @@ impl ServerDatacenter {
 
     fn keepalive(&self, member: Member) -> Result<Report, Refusal> {
         self.require_leader()?;
+        // With the id of another node it would push that one out of the catalog.
+        if let Some(id) = self.published.load().login_node_id(&member.name)
+            && !member.is_server()
+            && !id.eq_ignore_ascii_case(&member.id)
+        {
+            return Err(Refusal::permission_denied(format!(
+                "the node {} has logged in with the id {id} and not {}: log in again",
+                member.name, member.id
+            )));
+        }
         self.members.heard_of(member);
         Ok(Report::Servers(self.servers()))
     }
@@ -103,6 +150,17 @@ impl ServerDatacenter {
     pub(crate) fn servers(&self) -> Vec<ServerAddress> {
         let members = self.consensus.membership();
         members.voters.iter().chain(&members.learners).filter_map(membership::address).collect()
+    }
+
+    /// A member that has failed is gone from the members and the catalog at once, so there is nothing more to prune.
+    fn force_leave(&self, credential: &Credential, what: &ForceLeave) -> Result<Report, Refusal> {
+        self.require_leader()?;
+        self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
+        if self.members.force_left(&what.node) {
+            Ok(Report::Done)
+        } else {
+            Err(Refusal::failed(format!("agent: No node found with name '{}'", what.node)))
+        }
     }
 
     fn list_members(&self, credential: &Credential) -> Result<Report, Refusal> {
@@ -144,7 +202,10 @@ impl ServerDatacenter {
         let domain = self.trust_domain()?;
         let id = SpiffeId::service(&domain, &self.settings.datacenter, service.as_str())
             .map_err(|error| Refusal::bad_request(error.to_string()))?;
-        self.sign(&id, csr, self.settings.leaf_lifetime)
+        let settings = self.published.load().authority().and_then(|authority| authority.settings.clone());
+        let lifetime = settings.as_ref().map_or(self.settings.leaf_lifetime, |it| Duration::from_secs(it.leaf_seconds));
+        self.signatures.take(settings.unwrap_or_default().signatures_per_second)?;
+        self.sign(&id, csr, lifetime)
     }
 
     /// Signs the certificate of the client agent of `node`, who has proven to be that.
@@ -198,34 +259,13 @@ impl ServerDatacenter {
             services: request.services.clone(),
             reusable: false,
             expiration_time: Timestamp::from(self.clock.now()).after(lifetime),
+            node: request.node.clone(),
         };
         let outcome = self.write_as(Duty::Login, Command::JoinTokenSet(token)).await?;
         if let Effect::Refused(refusal) = outcome.effect {
             return Err(refusal);
         }
         Ok(Report::JoinToken(Credential::new(secret)))
-    }
-
-    async fn join_server(&self, server: &ServerAddress) -> Result<Report, Refusal> {
-        self.require_leader()?;
-        if self.published.load().is_removed_server(&server.id) {
-            return Err(Refusal::failed(format!(
-                "the server id {} was removed from this cluster and must never come back: start {} with an empty data \
-                 directory",
-                server.id, server.name
-            )));
-        }
-        let (id, server) = membership::raft_server(server)?;
-        self.consensus.add_learner(id, server).await.map_err(membership::refuse)?;
-        Ok(Report::Servers(self.servers()))
-    }
-
-    async fn remove_server(&self, credential: &Credential, id: &str) -> Result<Report, Refusal> {
-        self.require_leader()?;
-        self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
-        self.consensus.remove(membership::id(id)?).await.map_err(membership::refuse)?;
-        self.write_as(Duty::Membership, Command::ServerRemoved(id.into())).await?;
-        Ok(Report::Done)
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use lictor_agent::config::{Config, ConfigErrors, Flags, Host};
 use lictor_agent::doors::{self, Doors};
+use lictor_agent::events::Ring;
 use lictor_agent::forward::Forwarder;
 use lictor_agent::local::{Local, LocalSettings};
+use lictor_agent::tokens::AgentTokens;
 use lictor_agent::{Agent, AgentIdentity, SharedDatacenter};
 use lictor_runtime::fs::RealFs;
 use lictor_runtime::transport::SharedTransport;
@@ -38,13 +40,14 @@ impl ClientAgent {
     /// Starts it: signs of life, checks and anti-entropy. Its doors are still closed.
     pub(crate) fn start(
         settings: &SidecarSettings,
+        node_id: String,
         token: Credential,
         transport: SharedTransport,
         world: &World,
         tasks: &Tasks,
     ) -> Result<Self, AgentError> {
         let config = configure(settings, token)?;
-        let identity = AgentIdentity::new(&config, node_id(settings, &*world.rng));
+        let identity = AgentIdentity::new(&config, node_id);
         let forwarder = Forwarder::new(
             transport,
             config.join.servers.clone(),
@@ -68,10 +71,11 @@ impl ClientAgent {
             identity,
             datacenter,
             local: Arc::clone(&local),
-            default_token: config.acl.default_token.clone(),
-            agent_token: config.acl.agent_token.clone(),
+            tokens: local.tokens(),
+            events: Arc::new(Ring::new(world.rng.uuid())),
             clock: Arc::clone(&world.clock),
             rng: Arc::clone(&world.rng),
+            figures: lictor_agent::figures::Figures::new(forwarder.metrics(), &config),
             config: Arc::new(config),
         });
         Ok(Self { forwarder, local, agent })
@@ -80,6 +84,11 @@ impl ClientAgent {
     /// The datacenter behind it.
     pub(crate) fn datacenter(&self) -> SharedDatacenter {
         Arc::clone(&self.agent.datacenter)
+    }
+
+    /// What it asks with where nothing brings a token.
+    pub(crate) fn tokens(&self) -> &AgentTokens {
+        &self.agent.tokens
     }
 
     /// Opens HTTP and DNS, where the settings ask for them.
@@ -132,8 +141,9 @@ pub(crate) fn configure(settings: &SidecarSettings, token: Credential) -> Result
     Ok(config)
 }
 
-/// The node's id: the pod's uid where there is one, so that a restarted container is the same node.
-fn node_id(settings: &SidecarSettings, rng: &dyn Rng) -> String {
+/// The node's id: the one given, else the pod's uid where there is one, so that a restarted container is the same node.
+pub(crate) fn node_id(settings: &SidecarSettings, rng: &dyn Rng) -> String {
     let uuid = |text: &&String| text.len() == 36 && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-    settings.node_meta.get(POD_UID).filter(uuid).map_or_else(|| rng.uuid(), |uid| uid.to_ascii_lowercase())
+    let of_pod = || settings.node_meta.get(POD_UID).filter(uuid);
+    settings.node_id.as_ref().or_else(of_pod).map_or_else(|| rng.uuid(), |id| id.to_ascii_lowercase())
 }

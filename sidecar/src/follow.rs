@@ -2,14 +2,14 @@
 //!
 //! Invariants
 //! - While no server answers, nothing is observed: whoever follows keeps what it last saw.
-//! - Every wait has a limit, and every failure is followed by a pause that grows up to [`RETRY_LONGEST`].
+//! - Every wait has a limit, and every failure is followed by a pause that grows up to the limit of [`RETRY`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use lictor_agent::SharedDatacenter;
-use lictor_runtime::Rng;
+use lictor_runtime::{RetryPause, Rng};
 use lictor_types::{Block, Consistency, Credential, Freshness, Index, Query, Read, Refusal};
 
 /// How long a server may hold a question back while nothing changes; Consul's default.
@@ -18,20 +18,14 @@ const WAIT: Duration = Duration::from_secs(300);
 const OVERDUE: Duration = Duration::from_secs(60);
 /// How long a question that need not wait may take.
 const FIRST_LIMIT: Duration = Duration::from_secs(15);
-/// The first pause after a failure.
-const RETRY_SHORTEST: Duration = Duration::from_millis(200);
-/// The longest pause between attempts.
-const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// The pauses between attempts.
+const RETRY: RetryPause = RetryPause { shortest: Duration::from_millis(200), longest: Duration::from_secs(10) };
 /// The pause after an answer that brought nothing new before its time: a server may wake us for nothing, but not busily.
 const SPURIOUS_PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause before attempt `failures + 1`: doubling, limited, and spread over its upper half, so that the sidecars of a
-/// datacenter do not come back all at once.
+/// The pause before attempt `failures + 1`.
 pub(crate) fn retry_pause(failures: u32, rng: &dyn Rng) -> Duration {
-    let doubled = RETRY_SHORTEST.saturating_mul(1 << failures.min(16));
-    let whole = doubled.min(RETRY_LONGEST);
-    let half = whole / 2;
-    half + Duration::from_millis(rng.below(half.as_millis() as u64 + 1))
+    RETRY.after(failures, rng)
 }
 
 /// Whom to ask, and as whom. Clones share the token.
@@ -99,19 +93,5 @@ impl Asker {
             Ok(answer) => answer,
             Err(_) => Err(Refusal::failed(format!("no answer within {} s", limit.as_secs()))),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use lictor_runtime::SeededRng;
-
-    #[test]
-    fn pauses_grow_and_stay_within_their_limit() {
-        let rng = SeededRng::new(7);
-        let pauses: Vec<Duration> = (0..40).map(|failures| retry_pause(failures, &rng)).collect();
-        assert!(pauses.iter().all(|pause| *pause >= RETRY_SHORTEST / 2 && *pause <= RETRY_LONGEST), "{pauses:?}");
-        assert!(pauses[39] >= RETRY_LONGEST / 2);
     }
 }

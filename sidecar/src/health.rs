@@ -1,9 +1,14 @@
 //! The little HTTP that Kubernetes asks: has it started, is it ready, and please leave.
 //!
-//! `GET /started` (startup probe), `GET /ready`, `GET` or `POST /drain` (`preStop`; answers when the leave is done),
-//! `GET /metrics` (Prometheus text). One request per connection, no bodies read, no data of the mesh told.
+//! `GET /started` (startup probe), `GET /ready`, `GET` or `POST /drain` (`preStop`, by `lictor
+//! sidecar drain`; answers when the leave is done), `GET /metrics` (Prometheus text). One request per connection, no bodies
+//! read, no data of the mesh told.
+//!
+//! Invariants
+//! - Nobody outside the pod can make it leave: `/drain` answers loopback only.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +103,8 @@ impl Health {
 
     async fn exchange(&self, mut stream: TcpStream) -> io::Result<()> {
         let head = tokio::time::timeout(EXCHANGE_LIMIT, read_head(&mut stream)).await??;
-        let Reply { status, text } = self.answer(&head).await;
+        let from = stream.peer_addr()?.ip();
+        let Reply { status, text } = self.answer(&head, from).await;
         let reply = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
              Connection: close\r\n\r\n{text}",
@@ -111,13 +117,17 @@ impl Health {
         .await?
     }
 
-    async fn answer(&self, head: &str) -> Reply {
+    async fn answer(&self, head: &str, from: IpAddr) -> Reply {
         let mut words = head.lines().next().unwrap_or_default().split(' ');
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let path = target.split('?').next().unwrap_or_default();
         match (method, path) {
             ("GET", "/started") => verdict(self.started()),
             ("GET", "/ready") => verdict(self.ready()),
+            ("GET" | "POST", "/drain") if !from.to_canonical().is_loopback() => Reply {
+                status: "403 Forbidden",
+                text: "only from inside the pod: lictor sidecar drain, or curl 127.0.0.1\n".into(),
+            },
             ("GET" | "POST", "/drain") => {
                 self.drain.begin();
                 self.drain.reached(Phase::Drained).await;
@@ -215,8 +225,10 @@ mod tests {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tasks.spawn(health.serve(listener));
+        tasks.spawn(health.clone().serve(listener));
 
+        let stranger = health.answer("POST /drain HTTP/1.1", "10.1.2.3".parse().unwrap()).await;
+        assert_eq!((stranger.status, drain.phase()), ("403 Forbidden", Phase::Serving));
         let reply = ask(address, "GET /started").await;
         assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("logging in"), "{reply}");
         step.send_replace(Step::Started);
@@ -228,7 +240,7 @@ mod tests {
         assert!(ask(address, "GET /secrets").await.starts_with("HTTP/1.1 404 "));
         assert!(ask(address, "GET /metrics").await.contains("connections_open{direction=\"inbound\"} 0"));
 
-        tasks.spawn(drain.run(std::future::ready(()), Connections::limited_to(1), LIMIT));
+        tasks.spawn(drain.clone().run(std::future::ready(()), Connections::limited_to(1), LIMIT));
         assert!(ask(address, "POST /drain?x=1").await.ends_with("drained\n"));
         assert!(ask(address, "GET /ready").await.contains("leaving"));
         assert!(tasks.stop(LIMIT).await);

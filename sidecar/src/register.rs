@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use lictor_agent::local::{CheckDefinition, Local, ServiceDefinition};
 use lictor_types::service::{ConnectProxy, KIND_CONNECT_PROXY, Upstream as CatalogUpstream};
-use lictor_types::{Answer, Freshness, NodeName, Query, Refusal, ServiceId};
+use lictor_types::{Answer, Credential, Freshness, NodeName, Query, Refusal, ServiceId};
 
 use crate::follow::{Asker, retry_pause};
 use crate::settings::{ServiceCheck, ServiceSpec, UpstreamSpec};
@@ -57,7 +57,8 @@ impl Registrations {
             let id: Result<ServiceId, _> = definition.id_text().parse();
             // The agent keeps the catalog in step by itself; only what it does not know yet is told to it.
             if id.is_ok_and(|id| local.service(&id).is_none()) {
-                local.register_service(definition, true, asker.token()).await?;
+                // Without a token of its own: it is told with the agent's, which another login replaces.
+                local.register_service(definition, true, Credential::anonymous()).await?;
             }
         }
         self.confirm(asker).await

@@ -20,6 +20,8 @@ const INBOUND_PORT_STEP: u16 = 2;
 pub struct SidecarSettings {
     /// The catalog node; in Kubernetes `<pod>.<namespace>`.
     pub node: NodeName,
+    /// Its id, a UUID, the same after every start; that of the pod when none is given and there is one.
+    pub node_id: Option<String>,
     /// Meta of the catalog node; in Kubernetes `k8s-node` and `pod-uid`.
     pub node_meta: BTreeMap<String, String>,
     /// The address that others dial; in Kubernetes the pod's.
@@ -261,6 +263,7 @@ mod tests {
     fn settings() -> SidecarSettings {
         SidecarSettings {
             node: "web-1.apps".parse().unwrap(),
+            node_id: None,
             node_meta: BTreeMap::new(),
             address: "10.1.1.1".parse().unwrap(),
             datacenter: "dc1".into(),

@@ -107,6 +107,7 @@ pub struct Sidecar {
 /// What all parts of one sidecar share.
 struct Shared {
     settings: SidecarSettings,
+    node_id: String,
     world: World,
     tls: Tls,
     drain: Drain,
@@ -120,6 +121,8 @@ struct Shared {
     inbound_tasks: Tasks,
     outbound_tasks: Tasks,
     agent_tasks: Tasks,
+    /// What the application calls; set when the listeners for it are about to open.
+    upstreams: OnceLock<Vec<Arc<Upstream>>>,
     /// Set as soon as there is something to withdraw and to say farewell to.
     member: OnceLock<Member>,
     /// The first trouble that no retry will mend.
@@ -179,6 +182,7 @@ impl Sidecar {
             settings.services.iter().map(|_| Credentials::closed()).unzip();
 
         let shared = Arc::new(Shared {
+            node_id: client_agent::node_id(&settings, &*rng),
             settings,
             world: World { clock: Arc::clone(&clock), rng, resolver },
             tls,
@@ -192,6 +196,7 @@ impl Sidecar {
             inbound_tasks: Tasks::new(),
             outbound_tasks: Tasks::new(),
             agent_tasks: Tasks::new(),
+            upstreams: OnceLock::new(),
             member: OnceLock::new(),
             broken: watch::Sender::new(None),
         });
@@ -222,6 +227,13 @@ impl Sidecar {
             trouble = broken.wait_for(Option::is_some) => {
                 Err(trouble.ok().and_then(|trouble| trouble.clone()).unwrap_or_default())
             }
+        }
+    }
+
+    /// Waits until every upstream has an instance to call; to be asked once it has started.
+    pub async fn reachable(&self) {
+        for upstream in self.shared.upstreams.get().into_iter().flatten() {
+            upstream.reachable().await;
         }
     }
 
@@ -337,12 +349,15 @@ impl Shared {
         let member = self.join(&granted, transport, &inbound)?;
         let asker = member.asker.clone();
         member.agent.open_doors(&self.agent_tasks).await?;
-        let (present, relogged) = (Arc::clone(&asker.token), Arc::clone(&asker.token));
+        let (present, relogged, agent) = (Arc::clone(&asker.token), Arc::clone(&asker.token), member.agent.clone());
         self.upkeep_tasks.spawn(session.keep(
             granted,
             Arc::clone(&asker.datacenter),
             move || lictor_types::Credential::clone(&present.load()),
-            move |token| relogged.store(Arc::new(token)),
+            move |token| {
+                agent.tokens().set_all(&token);
+                relogged.store(Arc::new(token));
+            },
         ));
 
         self.step.send_replace(Step::AwaitingCertificates);
@@ -376,6 +391,8 @@ impl Shared {
             servers: self.settings.server_addresses.clone(),
             proof: self.settings.login_token.clone(),
             node: self.settings.node.clone(),
+            node_id: self.node_id.clone(),
+            watches_token: true,
             services: self.settings.services.iter().map(|service| service.name.clone()).collect(),
             clock: Arc::clone(&self.world.clock),
             rng: Arc::clone(&self.world.rng),
@@ -387,7 +404,10 @@ impl Shared {
     /// Becomes a member of the datacenter.
     fn join(&self, granted: &Granted, transport: SharedTransport, inbound: &[BoundPort]) -> Result<&Member, BootError> {
         let token = granted.grant.token.clone();
-        let agent = ClientAgent::start(&self.settings, token.clone(), transport, &self.world, &self.agent_tasks)?;
+        let agent = {
+            let id = self.node_id.clone();
+            ClientAgent::start(&self.settings, id, token.clone(), transport, &self.world, &self.agent_tasks)?
+        };
         let asker = Asker {
             datacenter: agent.datacenter(),
             token: Arc::new(ArcSwap::from_pointee(token)),
@@ -465,6 +485,9 @@ impl Shared {
             self.upkeep_tasks.spawn(Arc::clone(&upstream).keep(asker.clone()));
             halves.push((upstream, port));
         }
+        let upstreams = halves.iter().map(|(upstream, _)| Arc::clone(upstream)).collect();
+        // The boot runs once, so there is nothing yet.
+        let _ = self.upstreams.set(upstreams);
         for (upstream, port) in halves {
             if timeout_at(deadline, upstream.known()).await.is_err() {
                 tracing::warn!(service = %upstream.service(), "the instances of an upstream are not known yet");

@@ -22,13 +22,14 @@ pub(crate) struct Upstream {
     service: ServiceName,
     expected: SpiffeId,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    known: watch::Sender<bool>,
+    /// How many instances there are; none until the servers have told for the first time.
+    known: watch::Sender<Option<usize>>,
 }
 
 impl Upstream {
     /// The service `service`, whose instances must prove to be `expected`; none is known yet.
     pub(crate) fn new(service: ServiceName, expected: SpiffeId) -> Self {
-        Self { service, expected, endpoints: ArcSwap::default(), known: watch::Sender::new(false) }
+        Self { service, expected, endpoints: ArcSwap::default(), known: watch::Sender::new(None) }
     }
 
     /// The service.
@@ -49,7 +50,13 @@ impl Upstream {
     /// Waits until the servers have told the instances for the first time.
     pub(crate) async fn known(&self) {
         // The sender lives in `self`, so the wait can only end well.
-        let _ = self.known.subscribe().wait_for(|known| *known).await;
+        let _ = self.known.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Waits until there is an instance to call.
+    pub(crate) async fn reachable(&self) {
+        // As above.
+        let _ = self.known.subscribe().wait_for(|known| known.is_some_and(|count| count > 0)).await;
     }
 
     /// These are its instances now.
@@ -68,8 +75,9 @@ impl Upstream {
             (false, true) => tracing::warn!(service = %self.service, "upstream has no healthy instance any more"),
             _ => tracing::debug!(service = %self.service, instances = after.len(), "upstream is known"),
         }
+        let count = after.len();
         self.endpoints.store(Arc::new(after));
-        self.known.send_replace(true);
+        self.known.send_replace(Some(count));
     }
 
     /// Keeps the instances up to date, for ever.

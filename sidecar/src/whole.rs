@@ -104,6 +104,7 @@ fn any_port() -> SocketAddr {
 fn settings(door: &Door, service: &str, port: u16) -> SidecarSettings {
     SidecarSettings {
         node: format!("{service}-1.apps").parse().unwrap(),
+        node_id: None,
         node_meta: [("k8s-node".to_owned(), "worker".to_owned())].into(),
         address: Ipv4Addr::LOCALHOST.into(),
         datacenter: "dc1".into(),

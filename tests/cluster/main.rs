@@ -1,4 +1,12 @@
 //! Real processes on loopback: no acknowledged write is lost, whoever is killed, and no change escapes a blocking query.
 
+mod damage;
 mod durability;
+mod events;
+mod failover;
+mod journal;
+mod locks;
 mod membership;
+mod recovery;
+mod scaling;
+mod snapshot;

@@ -12,16 +12,18 @@ const IGNORED_HEADERS: [&str; 5] = ["date", "content-length", "transfer-encoding
 /// Fields that hold an index. Numbers differ (ours counts commands, Consul's raft entries); which of them are the same does not.
 const INDEX_FIELDS: [&str; 3] = ["CreateIndex", "ModifyIndex", "x-consul-index"];
 
-/// Requests whose answers hold checks in no order: a real Consul's changes from one to the next.
-const UNORDERED_CHECKS: &str = "/v1/agent/health/service/";
+/// Requests whose answers hold rows in no order: a real Consul's checks change theirs from one answer to the next, and
+/// prepared queries come in the order of their ids, which are drawn.
+const UNORDERED: [&str; 2] = ["/v1/agent/health/service/", "/v1/query"];
 
-fn sort_checks(value: &mut Value) {
+fn sort_rows(value: &mut Value) {
     match value {
         Value::Array(array) => {
-            array.iter_mut().for_each(sort_checks);
-            array.sort_by_key(|it| it.get("CheckID").and_then(Value::as_str).unwrap_or_default().to_owned());
+            array.iter_mut().for_each(sort_rows);
+            let key = |it: &Value| it.get("CheckID").or(it.get("Template").and(it.get("Name"))).cloned();
+            array.sort_by_key(|it| key(it).and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default());
         }
-        Value::Object(object) => object.values_mut().for_each(sort_checks),
+        Value::Object(object) => object.values_mut().for_each(sort_rows),
         _ => {}
     }
 }
@@ -98,8 +100,8 @@ impl IndexNames {
         let mut fields = BTreeMap::from([("status".to_owned(), answer.status.to_string())]);
         match serde_json::from_slice::<Value>(&answer.body) {
             Ok(mut value) => {
-                if request.contains(UNORDERED_CHECKS) {
-                    sort_checks(&mut value);
+                if UNORDERED.iter().any(|it| request.contains(it)) {
+                    sort_rows(&mut value);
                 }
                 self.flatten(&format!("step {number} {request}"), "", &value, &mut fields);
             }

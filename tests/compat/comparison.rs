@@ -14,6 +14,9 @@ use crate::script::{Step, script};
 /// How long an agent may take to bring a change of its own to the catalog.
 const SYNC_LIMIT: Duration = Duration::from_secs(15);
 
+/// Characters of a UUID.
+const UUID_LENGTH: usize = 36;
+
 /// Every answer to the script.
 fn play(program: &Path, ip: &str, directory: &Path, steps: &[Step]) -> Result<Vec<(String, Answer)>, String> {
     let agent = DevelopmentAgent::start(program, ip, directory)?;
@@ -38,11 +41,17 @@ fn play(program: &Path, ip: &str, directory: &Path, steps: &[Step]) -> Result<Ve
         if let Some((name, pointer)) = step.capture {
             let body: Value = serde_json::from_slice(&answer.body).map_err(|error| format!("{target}: {error}"))?;
             let value = body.pointer(pointer).ok_or_else(|| format!("{target} holds no {pointer}: {body}"))?;
-            captured.insert(name, value.to_string());
+            captured.insert(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         }
         answers.push((format!("{} {}", step.method, step.target), answer));
     }
     hide_node_id(&mut answers)?;
+    // Ids are made by whoever answers.
+    for (name, id) in captured.iter().filter(|(_, value)| value.len() == UUID_LENGTH) {
+        for (_, answer) in &mut answers {
+            answer.body = answer.text().replace(id, &format!("the id of {name}")).into_bytes();
+        }
+    }
     Ok(answers)
 }
 

@@ -1,5 +1,4 @@
-//! A real Consul to compare with: Debian bullseye's package (1.8.7), taken apart into the cache. The system's own list of
-//! sources stays as it is.
+//! A real Consul to compare with: Debian bullseye's package (1.8.7).
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,20 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::http;
 
-/// Where Debian keeps its packages.
-const MIRROR: &str = "http://deb.debian.org/debian";
-/// How long a package may take to come.
-const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
 /// How long an agent alone may take to lead itself.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The program, downloaded the first time; or why it cannot be had.
 pub(crate) fn program(cache: &Path) -> Result<PathBuf, String> {
-    let home = cache.join("consul");
-    let program = home.join("root/usr/bin/consul");
-    if !program.exists() {
-        download(&home)?;
-    }
+    let program = lictor_tests::debian::CONSUL.program(cache)?;
     let version =
         Command::new(&program).arg("version").output().map_err(|error| format!("{}: {error}", program.display()))?;
     let version = String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or_default().to_owned();
@@ -29,40 +20,6 @@ pub(crate) fn program(cache: &Path) -> Result<PathBuf, String> {
         return Err(format!("{} says {version:?}", program.display()));
     }
     Ok(program)
-}
-
-fn download(home: &Path) -> Result<(), String> {
-    let apt = home.join("apt");
-    for directory in ["lists/partial", "archives/partial"] {
-        std::fs::create_dir_all(apt.join(directory)).map_err(|error| error.to_string())?;
-    }
-    let sources = apt.join("sources.list");
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    std::fs::write(&sources, format!("deb [signed-by={keyring}] {MIRROR} bullseye main\n"))
-        .map_err(|error| error.to_string())?;
-    let options = [
-        format!("Dir::Etc::sourcelist={}", sources.display()),
-        "Dir::Etc::sourceparts=/dev/null".into(),
-        format!("Dir::State::lists={}", apt.join("lists").display()),
-        format!("Dir::Cache={}", apt.display()),
-        "APT::Sandbox::User=root".into(),
-        "Acquire::Languages=none".into(),
-    ];
-    for verb in [["update", "-q"].as_slice(), &["download", "-q", "consul"]] {
-        let mut command = Command::new("apt-get");
-        command.current_dir(home).args(options.iter().flat_map(|option| ["-o", option])).args(verb);
-        crate::tools::run(&mut command, DOWNLOAD_LIMIT)?;
-    }
-    let package = std::fs::read_dir(home)
-        .map_err(|error| error.to_string())?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|it| it == "deb"))
-        .ok_or("apt-get downloaded no package")?;
-    // Unpacked beside, then renamed: a half unpacked one is never taken for the whole.
-    let (fresh, root) = (home.join("unpacking"), home.join("root"));
-    crate::tools::run(Command::new("dpkg-deb").arg("-x").args([&package, &fresh]), DOWNLOAD_LIMIT)?;
-    std::fs::rename(&fresh, &root).map_err(|error| format!("{}: {error}", root.display()))
 }
 
 /// An agent alone in development mode; ends with this value.

@@ -5,13 +5,15 @@ mod compare;
 mod comparison;
 mod consul;
 mod http;
+mod locks_script;
 mod script;
-mod tools;
+mod script_queries;
+mod selections;
 
 use std::path::PathBuf;
 
-use lictor_tests::TestCluster;
 use lictor_tests::process::{lictor, next_address};
+use lictor_tests::{TestCluster, tools};
 
 use crate::clients::{GoSuite, PythonSuite};
 use crate::consul::DevelopmentAgent;

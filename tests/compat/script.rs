@@ -1,5 +1,8 @@
 //! The one script of requests that a real Consul and ours both get. Every answer is compared.
 
+use crate::script_queries;
+use crate::selections;
+
 /// One request.
 pub(crate) struct Step {
     pub(crate) method: &'static str,
@@ -13,40 +16,57 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    fn until(mut self, text: &'static str) -> Self {
+    pub(crate) fn until(mut self, text: &'static str) -> Self {
         self.until = Some(text);
         self
     }
 
-    fn capture(mut self, name: &'static str, pointer: &'static str) -> Self {
+    pub(crate) fn capture(mut self, name: &'static str, pointer: &'static str) -> Self {
         self.capture = Some((name, pointer));
         self
     }
 }
 
-fn step(method: &'static str, target: &'static str, body: Option<&'static str>) -> Step {
+pub(crate) fn step(method: &'static str, target: &'static str, body: Option<&'static str>) -> Step {
     Step { method, target, body, until: None, capture: None }
 }
 
-fn get(target: &'static str) -> Step {
+pub(crate) fn get(target: &'static str) -> Step {
     step("GET", target, None)
 }
 
-fn put(target: &'static str, body: &'static str) -> Step {
+pub(crate) fn put(target: &'static str, body: &'static str) -> Step {
     step("PUT", target, Some(body))
 }
 
-fn delete(target: &'static str) -> Step {
+pub(crate) fn post(target: &'static str, body: &'static str) -> Step {
+    step("POST", target, Some(body))
+}
+
+pub(crate) fn delete(target: &'static str) -> Step {
     step("DELETE", target, None)
 }
 
 /// The whole script, in order.
 pub(crate) fn script() -> Vec<Step> {
-    [start(), kv(), kv_refusals(), catalog(), catalog_refusals(), services(), checks(), health(), agent_refusals()]
-        .into_iter()
-        .chain([connect(), waiting(), refusals(), cleaning_up()])
-        .flatten()
-        .collect()
+    [
+        start(),
+        kv(),
+        kv_refusals(),
+        catalog(),
+        catalog_refusals(),
+        selections::catalog(),
+        services(),
+        selections::agent(),
+        checks(),
+        health(),
+        agent_refusals(),
+    ]
+    .into_iter()
+    .chain([script_queries::queries(), script_queries::events()])
+    .chain([connect(), waiting(), crate::locks_script::locks(), refusals(), cleaning_up()])
+    .flatten()
+    .collect()
 }
 
 /// What an agent alone says of itself.

@@ -150,6 +150,10 @@ impl Client {
         let answer = match self.send(&waist, command).await {
             Some(Outcome { effect: Effect::Applied, index }) => Answer::Written(index),
             Some(Outcome { effect: Effect::NotApplied, .. }) => Answer::NotApplied,
+            Some(Outcome { effect: Effect::Transaction(_), .. }) => {
+                self.history.broken(format!("{key} {action:?} was answered as a transaction"));
+                Answer::Unknown
+            }
             Some(Outcome { effect: Effect::Refused(refusal), .. }) => {
                 self.history.broken(format!("{key} {action:?} was refused by the state: {refusal}"));
                 Answer::Unknown

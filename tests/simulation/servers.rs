@@ -194,6 +194,7 @@ impl Servers {
                 hold: HOLD,
                 leaf_lifetime: LEAF_LIFETIME,
                 agent_lifetime: LEAF_LIFETIME,
+                autopilot: lictor_types::autopilot::AutopilotConfig::default(),
                 default_intention_allow: true,
             },
             authorizer: Authorizer { acl_enabled: false, default_allow: true },
@@ -310,5 +311,6 @@ fn authority() -> AuthorityRecord {
         intermediate_pem: "simulated".into(),
         sealed_root_key: vec![0; 64],
         sealed_intermediate_key: vec![0; 64],
+        settings: None,
     }
 }

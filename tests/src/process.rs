@@ -89,6 +89,13 @@ impl Agent {
         child.wait().expect("it ends")
     }
 
+    /// How the process ended by itself; none while it runs.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().expect("a look at the process")?;
+        self.child = None;
+        Some(status)
+    }
+
     /// Stops the process where it stands, or lets it go on.
     pub fn pause(&self, is_paused: bool) {
         let Some(child) = &self.child else { return };
@@ -201,6 +208,19 @@ impl TestCluster {
         let cluster = Self { servers, doors: doors.to_vec(), client, directory };
         eventually("the client agent knows a leader", START_LIMIT, || cluster.client.leader()).await;
         cluster
+    }
+
+    /// Starts one more server, which joins and begins nothing.
+    pub fn add_server(&mut self, more: &[String]) -> usize {
+        let name = format!("s{}", self.servers.len() + 1);
+        let mut arguments =
+            vec!["-server".to_owned(), format!("-data-dir={}", self.directory.path().join(&name).display())];
+        arguments.extend(self.servers.iter().map(|it| format!("-server-address={}:8300", it.address)));
+        arguments.extend_from_slice(more);
+        let mut server = Agent::new(self.directory.path(), &name, next_address(), &arguments);
+        server.start();
+        self.servers.push(server);
+        self.servers.len() - 1
     }
 
     /// The place of the leader among the servers, as any live server tells.

@@ -154,10 +154,11 @@ fn crates_depend_in_one_direction_only() {
     let allowed: &[(&str, &[&str])] = &[
         ("crates/types", &[]),
         ("crates/runtime", &[]),
-        ("crates/state", &["types"]),
+        ("crates/filter", &["types"]),
+        ("crates/state", &["types", "filter"]),
         ("crates/identity", &["types", "runtime"]),
         ("crates/client", &["types", "runtime"]),
-        ("crates/agent", &["types", "runtime", "identity"]),
+        ("crates/agent", &["types", "filter", "runtime", "identity"]),
         ("server", &["types", "runtime", "state", "identity", "agent"]),
         ("sidecar", &["types", "runtime", "identity", "agent"]),
         ("crds", &[]),

@@ -96,6 +96,7 @@ fn unit(context: &Context) -> Result<Outcome> {
         "foreign_authority",
         "golden",
         "golden_snapshot",
+        "service_wakes",
         "mesh_handshakes",
         "once_only",
         "replay",

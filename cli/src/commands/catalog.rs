@@ -1,6 +1,6 @@
 //! `lictor catalog`: datacenters, nodes and services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, Subcommand};
 use lictor_client::encode_path;
@@ -44,6 +44,12 @@ pub(crate) struct NodesFlags {
     /// Only nodes with this meta; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     node_meta: Vec<(String, String)>,
+    /// Only nodes that this expression holds for, for example 'Meta.os == linux'.
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
+    /// Nearest to this node first, by round-trip time; _agent is the agent that is asked.
+    #[arg(long, value_name = "NODE")]
+    near: Option<String>,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -112,7 +118,9 @@ async fn datacenters(api: &Api) -> Result<Output, Failure> {
 
 async fn nodes(api: &Api, flags: &NodesFlags) -> Result<Output, Failure> {
     let meta = meta_query(&flags.node_meta);
-    let query: Vec<_> = meta.iter().map(|pair| ("node-meta", pair.as_str())).collect();
+    let mut query: Vec<_> = meta.iter().map(|pair| ("node-meta", pair.as_str())).collect();
+    query.extend(flags.filter.as_deref().map(|filter| ("filter", filter)));
+    query.extend(flags.near.as_deref().map(|near| ("near", near)));
     let (mut rows, _): (Vec<NodeRow>, _) = match &flags.service {
         Some(service) => api
             .get(&format!("/v1/catalog/service/{}", encode_path(service)), &query)
@@ -125,8 +133,11 @@ async fn nodes(api: &Api, flags: &NodesFlags) -> Result<Output, Failure> {
     }
     if flags.service.is_some() {
         // Several instances on one node are one node.
-        rows.sort_by(|one, other| one.node.cmp(&other.node));
-        rows.dedup_by(|one, other| one.node == other.node);
+        let mut seen = BTreeSet::new();
+        rows.retain(|row| seen.insert(row.node.clone()));
+        if flags.near.is_none() {
+            rows.sort_by(|one, other| one.node.cmp(&other.node));
+        }
     }
     Ok(Output::lines(if flags.detailed { detailed(rows) } else { brief(rows) }))
 }

@@ -1,5 +1,7 @@
 //! `lictor connect`: the mesh.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -19,6 +21,27 @@ pub(crate) enum ConnectCommand {
 pub(crate) enum CaCommand {
     /// Shows the roots that workloads trust
     Roots(RootsFlags),
+    /// Shows how the authority signs
+    GetConfig(GetConfigFlags),
+    /// Sets how the authority signs
+    SetConfig(SetConfigFlags),
+}
+
+/// How to ask.
+#[derive(Args)]
+pub(crate) struct GetConfigFlags {
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+/// What to set.
+#[derive(Args)]
+pub(crate) struct SetConfigFlags {
+    /// File with the configuration as JSON, as get-config shows it; - for standard input.
+    #[arg(long, value_name = "FILE")]
+    config_file: PathBuf,
+    #[command(flatten)]
+    api: ApiFlags,
 }
 
 /// How to show them.
@@ -32,8 +55,36 @@ pub(crate) struct RootsFlags {
 }
 
 pub(super) async fn run(command: ConnectCommand) -> Result<Output, Failure> {
-    let ConnectCommand::Ca(CaCommand::Roots(flags)) = command;
-    roots(&Api::connect(&flags.api)?, flags.pem).await
+    let ConnectCommand::Ca(command) = command;
+    match command {
+        CaCommand::Roots(flags) => roots(&Api::connect(&flags.api)?, flags.pem).await,
+        CaCommand::GetConfig(flags) => get_config(&Api::connect(&flags.api)?).await,
+        CaCommand::SetConfig(flags) => {
+            let named = flags.config_file.display().to_string();
+            let text = if named == "-" {
+                std::io::read_to_string(std::io::stdin())
+            } else {
+                std::fs::read_to_string(&flags.config_file)
+            };
+            let text = text.map_err(Failure::because(format!("-config-file {named}")))?;
+            let wanted: Value =
+                serde_json::from_str(&text).map_err(Failure::because(format!("-config-file {named}")))?;
+            set_config(&Api::connect(&flags.api)?, &wanted).await
+        }
+    }
+}
+
+async fn get_config(api: &Api) -> Result<Output, Failure> {
+    let failed = Failure::because("Error querying CA configuration");
+    let (found, _): (Value, _) = api.get("/v1/connect/ca/configuration", &[]).await.map_err(failed)?;
+    Output::json(&found, 2)
+}
+
+async fn set_config(api: &Api, wanted: &Value) -> Result<Output, Failure> {
+    let bytes = serde_json::to_vec(wanted).map_err(Failure::because("Error setting CA configuration"))?;
+    let set = api.client().put_bytes("/v1/connect/ca/configuration", &[], bytes.into()).await;
+    set.map_err(Failure::because("Error setting CA configuration"))?;
+    Ok(Output::line("Configuration updated!"))
 }
 
 async fn roots(api: &Api, pem: bool) -> Result<Output, Failure> {
@@ -50,6 +101,20 @@ async fn roots(api: &Api, pem: bool) -> Result<Output, Failure> {
 mod tests {
     use super::*;
     use crate::commands::fake::Fake;
+
+    #[tokio::test]
+    async fn the_configuration_is_shown_and_set() {
+        let answer = r#"{"Provider":"consul"}"#;
+        let fake = Fake::answering(&[
+            ("GET /v1/connect/ca/configuration", 200, answer),
+            ("PUT /v1/connect/ca/configuration", 200, ""),
+        ])
+        .await;
+        assert_eq!(get_config(&fake.api()).await.unwrap().bytes, b"{\n  \"Provider\": \"consul\"\n}\n");
+        let wanted: Value = serde_json::from_str(answer).unwrap();
+        assert_eq!(set_config(&fake.api(), &wanted).await.unwrap().bytes, b"Configuration updated!\n");
+        assert_eq!(fake.last_body(), answer);
+    }
 
     #[tokio::test]
     async fn roots_are_shown_whole_or_as_certificates() {

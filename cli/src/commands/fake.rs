@@ -59,7 +59,12 @@ impl Fake {
 
     /// A way to it.
     pub(crate) fn api(&self) -> Api {
-        Api::connect(&ApiFlags::at(&self.address)).unwrap()
+        Api::connect(&self.flags()).unwrap()
+    }
+
+    /// The flags that name it.
+    pub(crate) fn flags(&self) -> ApiFlags {
+        ApiFlags::at(&self.address)
     }
 
     /// The body of the last request.

@@ -21,6 +21,9 @@ pub(crate) struct CreateFlags {
     /// A service that who joins may be; may be given several times. Without one it joins as a client agent.
     #[arg(long, value_name = "NAME")]
     service: Vec<String>,
+    /// The only node name that who joins may take. Without one it may take any that is free.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     /// How long the token may wait to be used, for example 10m.
     #[arg(long, value_name = "DURATION")]
     ttl: Option<String>,
@@ -43,6 +46,9 @@ pub(super) async fn run(JoinTokenCommand::Create(flags): JoinTokenCommand) -> Re
 
 async fn create(api: &Api, flags: &CreateFlags) -> Result<Output, Failure> {
     let mut wanted = Map::from_iter([("Services".to_owned(), json!(flags.service))]);
+    if let Some(node) = &flags.node {
+        wanted.insert("Node".into(), json!(node));
+    }
     if let Some(ttl) = &flags.ttl {
         wanted.insert("TTL".into(), json!(ttl));
     }
@@ -67,8 +73,13 @@ mod tests {
     async fn the_token_alone_is_printed() {
         let fake =
             Fake::answering(&[("PUT /v1/operator/join-token", 200, r#"{"SecretID":"s3cret","TTL":"10m"}"#)]).await;
-        let flags = CreateFlags { service: vec!["web".into()], ttl: Some("10m".into()), ..CreateFlags::default() };
+        let flags = CreateFlags {
+            service: vec!["web".into()],
+            node: Some("web-1".into()),
+            ttl: Some("10m".into()),
+            ..CreateFlags::default()
+        };
         assert_eq!(create(&fake.api(), &flags).await.unwrap().bytes, b"s3cret\n");
-        assert_eq!(fake.last_body(), r#"{"Services":["web"],"TTL":"10m"}"#);
+        assert_eq!(fake.last_body(), r#"{"Node":"web-1","Services":["web"],"TTL":"10m"}"#);
     }
 }

@@ -1,5 +1,7 @@
 //! `lictor kv`: the key/value store.
 
+mod transfer;
+
 use std::path::Path;
 
 use base64::Engine as _;
@@ -23,6 +25,10 @@ pub(crate) enum KvCommand {
     Put(PutFlags),
     /// Removes an entry, or everything under a prefix
     Delete(DeleteFlags),
+    /// Writes entries as JSON
+    Export(transfer::ExportFlags),
+    /// Stores entries of such JSON
+    Import(transfer::ImportFlags),
 }
 
 /// What to read.
@@ -67,6 +73,15 @@ pub(crate) struct PutFlags {
     /// The index for -cas.
     #[arg(long, value_name = "INDEX", default_value_t = 0)]
     modify_index: u64,
+    /// Take the lock of the key for -session.
+    #[arg(long, requires = "session", conflicts_with_all = ["release", "cas"])]
+    acquire: bool,
+    /// Give the lock of the key back for -session.
+    #[arg(long, requires = "session", conflicts_with = "cas")]
+    release: bool,
+    /// The session for -acquire and -release.
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
     /// A number for your own use, kept with the entry.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     flags: u64,
@@ -101,6 +116,8 @@ pub(super) async fn run(command: KvCommand) -> Result<Output, Failure> {
         KvCommand::Get(flags) => get(&Api::connect(&flags.api)?, &flags).await,
         KvCommand::Put(flags) => put(&Api::connect(&flags.api)?, &flags).await,
         KvCommand::Delete(flags) => delete(&Api::connect(&flags.api)?, &flags).await,
+        KvCommand::Export(flags) => transfer::export(&flags).await,
+        KvCommand::Import(flags) => transfer::import(&flags).await,
     }
 }
 
@@ -207,12 +224,24 @@ async fn put(api: &Api, flags: &PutFlags) -> Result<Output, Failure> {
     if flags.flags != 0 {
         query.push(("flags", number.as_str()));
     }
+    let session = flags.session.as_deref().unwrap_or_default();
+    for (name, _) in [("acquire", flags.acquire), ("release", flags.release)].iter().filter(|it| it.1) {
+        query.push((*name, session));
+    }
     let failed = format!("Error! Did not write to {key}");
     let reply = api.client().put_bytes(&path_of(key), &query, Bytes::from(value)).await.map_err(|error| {
         if flags.cas { Failure::because(&failed)(error) } else { Failure::because("Error! Failed writing data")(error) }
     })?;
     if reply.trim_ascii() == b"true" {
-        Ok(Output::line(format!("Success! Data written to: {key}")))
+        Ok(Output::line(match (flags.acquire, flags.release) {
+            (true, _) => format!("Success! Lock acquired on: {key}"),
+            (_, true) => format!("Success! Lock released on: {key}"),
+            _ => format!("Success! Data written to: {key}"),
+        }))
+    } else if flags.acquire {
+        Err(Failure::new("Error! Did not acquire lock"))
+    } else if flags.release {
+        Err(Failure::new("Error! Did not release lock"))
     } else {
         Err(Failure::new(format!("{failed}: CAS failed")))
     }

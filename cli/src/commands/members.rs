@@ -25,6 +25,9 @@ pub(crate) struct MembersFlags {
     /// Only members that are so: alive, leaving, left, failed; several with `|` between them.
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
+    /// Only members that this expression holds for, for example 'Tags.role == consul'.
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
     /// How to print them.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -97,8 +100,9 @@ pub(super) async fn run(flags: MembersFlags) -> Result<Output, Failure> {
 
 async fn list(api: &Api, flags: &MembersFlags) -> Result<Output, Failure> {
     let wanted = wanted(flags.status.as_deref().unwrap_or(".*"))?;
-    let (answer, _): (Value, _) =
-        api.get(PATH, &[("segment", "_all")]).await.map_err(Failure::because("Error retrieving members"))?;
+    let mut query = vec![("segment", "_all")];
+    query.extend(flags.filter.as_deref().map(|filter| ("filter", filter)));
+    let (answer, _): (Value, _) = api.get(PATH, &query).await.map_err(Failure::because("Error retrieving members"))?;
     let mut members: Vec<(Row, Value)> = Vec::new();
     for member in answer.as_array().into_iter().flatten() {
         let row = Row::deserialize(member).map_err(Failure::because("Error retrieving members"))?;

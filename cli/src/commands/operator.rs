@@ -1,4 +1,4 @@
-//! `lictor operator`: the Kubernetes operator, and the definitions it watches.
+//! `lictor operator`: the Kubernetes operator and the definitions it watches, and what operators do with raft.
 
 use std::time::Duration;
 
@@ -6,9 +6,11 @@ use clap::{Args, Subcommand};
 use lictor_operator::OperatorSettings;
 use tokio_util::sync::CancellationToken;
 
+use super::raft::{self, AutopilotCommand, RaftCommand};
+use super::recover::{self, RecoverFlags};
 use crate::logging::{self, Level};
 use crate::output::{Failure, Output};
-use crate::runtime::{AGENT_BLOCKING_THREADS, Signals, of_threads};
+use crate::runtime::{AGENT_BLOCKING_THREADS, Signals, of_threads, run_here};
 
 /// Workers of the operator: it waits for the API server most of the time.
 const WORKERS: usize = 2;
@@ -32,13 +34,31 @@ pub(crate) struct OperatorFlags {
 /// What else there is.
 #[derive(Subcommand)]
 enum OperatorCommand {
+    /// Shows and changes who is in raft
+    #[command(subcommand)]
+    Raft(RaftCommand),
+    /// Shows and changes how the leader looks after the servers
+    #[command(subcommand)]
+    Autopilot(AutopilotCommand),
+    /// Makes a cluster of one server from the data directory of a survivor, when most servers are lost for ever
+    Recover(RecoverFlags),
     /// Prints the custom resource definitions, for kubectl apply --server-side -f -
     Crds,
+    /// Counts what the servers hold
+    #[command(subcommand)]
+    Usage(super::usage::UsageCommand),
 }
 
 pub(super) fn run(flags: OperatorFlags) -> Result<Output, Failure> {
-    if let Some(OperatorCommand::Crds) = flags.command {
-        return Ok(Output { bytes: lictor_crds::yaml().into_bytes(), ..Output::default() });
+    match flags.command {
+        Some(OperatorCommand::Crds) => {
+            return Ok(Output { bytes: lictor_crds::yaml().into_bytes(), ..Output::default() });
+        }
+        Some(OperatorCommand::Usage(command)) => return run_here(super::usage::run(command)),
+        Some(OperatorCommand::Raft(command)) => return run_here(raft::run_raft(command)),
+        Some(OperatorCommand::Autopilot(command)) => return run_here(raft::run_autopilot(command)),
+        Some(OperatorCommand::Recover(flags)) => return recover::run(flags),
+        None => {}
     }
     let settings = OperatorSettings::from_environment(|name| std::env::var(name).ok())
         .map_err(Failure::because("Error starting the operator"))?;

@@ -1,14 +1,17 @@
 //! `lictor sidecar`: the agent and proxy beside an application, until it is told to leave.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use lictor_agent::agent::{derived_node_id, kept_node_id};
 use lictor_agent::config::Host;
 use lictor_agent::session::Proof;
+use lictor_runtime::fs::RealFs;
 use lictor_runtime::{Resolver, SystemClock, SystemRng};
 use lictor_sidecar::{DEFAULT_DRAIN_LIMIT, ServiceSpec, Sidecar, SidecarParts, SidecarSettings, UpstreamSpec};
 use lictor_types::NodeName;
@@ -18,12 +21,24 @@ use crate::logging::{self, Level};
 use crate::output::{Failure, Output};
 use crate::runtime::{SIDECAR_BLOCKING_THREADS, SIDECAR_WORKERS, Signals, of_threads};
 
+/// How long `drain` tries to reach the sidecar, which is in the same pod.
+const DRAIN_CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long `drain` waits at most; Kubernetes ends a pod's grace long before.
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+/// The most bytes of its answer that are read.
+const DRAIN_REPLY_BYTES_MAX: u64 = 4096;
 /// Beyond the drain, for withdrawing from the catalog.
 const STOP_SLACK: Duration = Duration::from_secs(3);
 
+/// What systemd and its kind call a machine.
+const MACHINE_ID: &str = "/etc/machine-id";
+
 /// What a sidecar is told. In Kubernetes the injector writes it.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct SidecarFlags {
+    #[command(subcommand)]
+    verb: Option<SidecarVerb>,
     /// The datacenter.
     #[arg(long, value_name = "NAME", default_value = "dc1")]
     datacenter: String,
@@ -31,8 +46,8 @@ pub(crate) struct SidecarFlags {
     #[arg(long, value_name = "HOST:PORT")]
     server_address: Vec<String>,
     /// File with the proof of who we are: a ServiceAccount's token, or a join token.
-    #[arg(long, value_name = "FILE")]
-    login_token_file: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    login_token_file: Option<PathBuf>,
     /// A service that the application is, and its port; may be given several times.
     #[arg(long, value_name = "NAME:PORT")]
     service: Vec<String>,
@@ -48,6 +63,13 @@ pub(crate) struct SidecarFlags {
     /// Name of the catalog node; by default <pod>.<namespace>, outside Kubernetes the host's name.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// Id of the catalog node, a UUID; by default the pod's uid, outside Kubernetes the one in -data-dir.
+    #[arg(long, value_name = "UUID", value_parser = uuid)]
+    node_id: Option<String>,
+    /// Outside Kubernetes: where the node's id is kept, so that a sidecar that starts again is the same node. Without it the
+    /// id follows from the node's name and this machine's /etc/machine-id.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
     /// Meta of the catalog node; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     node_meta: Vec<(String, String)>,
@@ -83,6 +105,21 @@ pub(crate) struct SidecarFlags {
     worker_threads: usize,
 }
 
+/// What to do with a sidecar that runs.
+#[derive(Subcommand)]
+enum SidecarVerb {
+    /// Makes the sidecar of this pod leave, and waits until it has; preStop runs it
+    Drain(DrainFlags),
+}
+
+/// Where it is.
+#[derive(Args)]
+struct DrainFlags {
+    /// Where the sidecar answers probes.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:20001")]
+    health_address: SocketAddr,
+}
+
 /// An address, or nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Where(Option<SocketAddr>);
@@ -94,7 +131,55 @@ fn address_or_none(text: &str) -> Result<Where, String> {
     text.parse().map(|address| Where(Some(address))).map_err(|_| "write ADDRESS:PORT, or none".into())
 }
 
+fn uuid(text: &str) -> Result<String, String> {
+    let is_uuid = text.len() == 36 && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    is_uuid
+        .then(|| text.to_ascii_lowercase())
+        .ok_or_else(|| "write a UUID, for example 40e4a748-2192-161a-0510-9bf59fe950b5".into())
+}
+
+/// The id of the node, the same after every start: a name in the catalog belongs to one id.
+fn node_id(
+    given: Option<String>,
+    data_dir: Option<&Path>,
+    datacenter: &str,
+    node: &NodeName,
+    is_pod: bool,
+) -> Result<Option<String>, Failure> {
+    if given.is_some() || is_pod {
+        return Ok(given);
+    }
+    if let Some(directory) = data_dir {
+        let kept = kept_node_id(directory, &RealFs, &SystemRng);
+        return kept.map(Some).map_err(Failure::because(format!("-data-dir {}", directory.display())));
+    }
+    // A container often has none: then the id is random, and the name is free again when this node is known to have failed.
+    let machine = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
+    let machine = machine.trim();
+    Ok((!machine.is_empty()).then(|| derived_node_id(machine, datacenter, node)))
+}
+
+/// Asks the sidecar to leave. It limits the leave itself; who waits longer than any leave can take gives up.
+fn drain(flags: &DrainFlags) -> Result<Output, Failure> {
+    let address = flags.health_address;
+    let failed = || Failure::because(format!("the sidecar at {address} does not leave"));
+    let mut stream = TcpStream::connect_timeout(&address, DRAIN_CONNECT_LIMIT).map_err(failed())?;
+    stream.set_read_timeout(Some(DRAIN_WAIT_MAX)).map_err(failed())?;
+    let request = format!("POST /drain HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(failed())?;
+    let mut reply = String::new();
+    stream.take(DRAIN_REPLY_BYTES_MAX).read_to_string(&mut reply).map_err(failed())?;
+    if reply.starts_with("HTTP/1.1 200 ") {
+        return Ok(Output::line("drained"));
+    }
+    let said = reply.lines().last().unwrap_or("nothing");
+    Err(Failure::new(format!("the sidecar at {address} does not leave: it said: {said}")))
+}
+
 pub(super) fn run(flags: SidecarFlags) -> Result<Output, Failure> {
+    if let Some(SidecarVerb::Drain(flags)) = &flags.verb {
+        return drain(flags);
+    }
     let (level, json, workers) = (flags.log_level, flags.log_json, flags.worker_threads);
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let settings = settings(flags, &variable, &Host::of_this_machine())?;
@@ -166,14 +251,17 @@ fn settings(
     let mut node_meta: BTreeMap<String, String> =
         of_pod.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
     node_meta.extend(flags.node_meta);
+    let login_token_file = flags.login_token_file.ok_or_else(|| Failure::new("-login-token-file is missing"))?;
+    let is_pod = node_meta.contains_key("pod-uid");
     Ok(SidecarSettings {
+        node_id: node_id(flags.node_id, flags.data_dir.as_deref(), &flags.datacenter, &node, is_pod)?,
         node,
         node_meta,
         address,
         datacenter: flags.datacenter,
         server_addresses: flags.server_address,
         ca_pem,
-        login_token: Proof::File(flags.login_token_file),
+        login_token: Proof::File(login_token_file),
         services,
         upstreams,
         local_address: flags.local_address,
@@ -243,6 +331,29 @@ mod tests {
         assert_eq!(inbound, [20000, 20002]);
         assert_eq!(settings.health_address, "0.0.0.0:20001".parse().ok());
         assert_eq!(settings.http_address, "127.0.0.1:8500".parse().ok());
+    }
+
+    #[test]
+    fn drain_needs_nothing_but_the_address_and_says_what_the_sidecar_said() {
+        let flags = Line::try_parse_from(["sidecar", "drain"]).unwrap_or_else(|error| panic!("{error}")).flags;
+        assert!(
+            matches!(flags.verb, Some(SidecarVerb::Drain(DrainFlags { health_address })) if health_address.port() == 20001)
+        );
+        assert!(Line::try_parse_from(["sidecar"]).is_err(), "a sidecar itself needs its proof");
+        for (reply, good) in [("HTTP/1.1 200 OK\r\n\r\ndrained\n", true), ("HTTP/1.1 403 Forbidden\r\n\r\nno\n", false)]
+        {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let health_address = listener.local_addr().unwrap();
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut head = [0; 1024];
+                let read = stream.read(&mut head).unwrap();
+                assert!(head[..read].starts_with(b"POST /drain "));
+                stream.write_all(reply.as_bytes()).unwrap();
+            });
+            assert_eq!(drain(&DrainFlags { health_address }).is_ok(), good);
+            server.join().unwrap();
+        }
     }
 
     #[test]

@@ -126,6 +126,9 @@ impl Datacenter {
         for service in ["web", "api"] {
             until(|| passing(&api, service)).await;
         }
+        // A call before that would be refused, rightly, and the sidecar would say so.
+        self.stage = "waiting until web's sidecar knows api";
+        join_all(self.sidecars.iter().map(Sidecar::reachable)).await;
         if allowed {
             self.stage = "waiting for the first call from web to api";
             let web = self::api(plan.web)?;
@@ -261,12 +264,9 @@ fn sidecars(
     let settings = |service: &str, port: u16, inbound: u16, upstreams: Vec<UpstreamSpec>| {
         Ok(SidecarSettings {
             node: format!("{service}-1").parse().map_err(Failure::because("a sample's node"))?,
-            // As a pod's uid does, it makes the sidecar of a later time the same node: a name in the catalog belongs to
-            // one node id.
-            node_meta: BTreeMap::from([(
-                "pod-uid".into(),
-                home.kept_uuid(&format!("{service}-uid"), rng)?.to_string(),
-            )]),
+            // A name in the catalog belongs to one node id: this makes the sidecar of a later time the same node.
+            node_id: Some(home.kept_uuid(&format!("{service}-node-id"), rng)?.to_string()),
+            node_meta: BTreeMap::new(),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             datacenter: "dc1".into(),
             server_addresses: plan.servers.iter().map(|port| loopback(*port).to_string()).collect(),

@@ -5,13 +5,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use lictor_runtime::fs::{self, Fs, Open};
 use lictor_runtime::{Clock, Rng};
-use lictor_types::{Credential, Member, MemberStatus, NodeName};
+use lictor_types::{Member, MemberStatus, NodeName};
 
 use crate::config::Config;
 use crate::datacenter::SharedDatacenter;
+use crate::events::Ring;
+use crate::figures::Figures;
 use crate::local::Local;
+use crate::tokens::AgentTokens;
 
 /// The release of Consul whose interfaces we speak; clients parse it.
 pub const CONSUL_VERSION: &str = "1.21.4";
@@ -28,16 +32,18 @@ pub struct Agent {
     pub datacenter: SharedDatacenter,
     /// Its own services and checks.
     pub local: Arc<Local>,
-    /// For requests without a token.
-    pub default_token: Credential,
-    /// For what concerns its own node.
-    pub agent_token: Credential,
+    /// What it asks with where a request brings no token.
+    pub tokens: Arc<AgentTokens>,
+    /// The last user events that were meant for it.
+    pub events: Arc<Ring>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub rng: Arc<dyn Rng>,
     /// What it was told at the start.
     pub config: Arc<Config>,
+    /// What it counts.
+    pub figures: Figures,
 }
 
 /// Who an agent is, as it tells others.
@@ -106,11 +112,7 @@ impl AgentIdentity {
 
     /// The addresses of the node by purpose, as Consul registers them.
     pub fn tagged_addresses(&self) -> BTreeMap<String, String> {
-        let family = if self.address.contains(':') { "ipv6" } else { "ipv4" };
-        ["lan".to_owned(), format!("lan_{family}"), "wan".to_owned(), format!("wan_{family}")]
-            .into_iter()
-            .map(|purpose| (purpose, self.address.clone()))
-            .collect()
+        tagged_addresses(&self.address)
     }
 
     /// The agent as a living member, with Consul's tags.
@@ -149,6 +151,15 @@ impl AgentIdentity {
     }
 }
 
+/// The addresses of a node at `address` by purpose, as Consul registers them.
+pub fn tagged_addresses(address: &str) -> BTreeMap<String, String> {
+    let family = if address.contains(':') { "ipv6" } else { "ipv4" };
+    ["lan".to_owned(), format!("lan_{family}"), "wan".to_owned(), format!("wan_{family}")]
+        .into_iter()
+        .map(|purpose| (purpose, address.to_owned()))
+        .collect()
+}
+
 /// The agent's node id: the configured one, else the one kept in the data directory, else a random one, which is kept
 /// there. A wiped directory is a new node.
 ///
@@ -162,7 +173,11 @@ pub fn node_id(config: &Config, fs: &dyn Fs, rng: &dyn Rng) -> io::Result<String
     kept_node_id(directory, fs, rng)
 }
 
-fn kept_node_id(directory: &Path, fs: &dyn Fs, rng: &dyn Rng) -> io::Result<String> {
+/// The node id that is kept in `directory`; a random one that is kept there from now on, if there is none.
+///
+/// # Errors
+/// The file cannot be read or written, or holds something else.
+pub fn kept_node_id(directory: &Path, fs: &dyn Fs, rng: &dyn Rng) -> io::Result<String> {
     fs.create_dir_all(directory)?;
     let path = directory.join(NODE_ID_FILE);
     match fs.open(&path, Open::Existing) {
@@ -185,12 +200,34 @@ fn kept_node_id(directory: &Path, fs: &dyn Fs, rng: &dyn Rng) -> io::Result<Stri
     }
 }
 
+/// The same id for the same name on the same machine, for an agent that keeps nothing: made of the machine's own id,
+/// which nobody else knows.
+pub fn derived_node_id(machine_id: &str, datacenter: &str, node: &NodeName) -> String {
+    let text = format!("lictor node id 1\n{machine_id}\n{datacenter}\n{}", node.key());
+    let digest = digest(&SHA256, text.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest.as_ref()[..16]);
+    // Version 8: a UUID of our own making.
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
 #[cfg(test)]
 mod tests {
     use lictor_runtime::SeededRng;
     use lictor_runtime::fs::MemoryFs;
 
     use super::*;
+
+    #[test]
+    fn a_derived_id_is_the_same_for_the_same_name_on_the_same_machine() {
+        let id = |machine: &str, node: &str| derived_node_id(machine, "dc1", &node.parse().unwrap());
+        assert_eq!(id("m", "web-1"), id("m", "Web-1"));
+        assert_eq!(id("m", "web-1").len(), 36);
+        assert!(id("m", "web-1") != id("m", "web-2") && id("m", "web-1") != id("n", "web-1"));
+    }
 
     #[test]
     fn a_node_id_is_made_once_and_kept() {

@@ -14,6 +14,8 @@ use crate::SharedDatacenter;
 use crate::agent::{Agent, AgentIdentity, node_id};
 use crate::config::Config;
 use crate::doors::{self, Doors};
+use crate::events::Ring;
+use crate::figures::Figures;
 use crate::forward::Forwarder;
 use crate::local::{Local, LocalSettings};
 use crate::session::{Proof, Session};
@@ -104,7 +106,7 @@ impl ClientAgent {
     pub async fn stop(self, leave: bool, limit: Duration) {
         if leave {
             let node = self.agent.identity.node_name.clone();
-            if let Err(refusal) = self.forwarder.leave(&self.agent.agent_token, node).await {
+            if let Err(refusal) = self.forwarder.leave(&self.agent.tokens.agent(), node).await {
                 tracing::warn!(%refusal, "could not say farewell; the node will count as failed");
             }
         }
@@ -157,20 +159,22 @@ async fn start(
     let datacenter: SharedDatacenter = Arc::clone(&forwarder) as SharedDatacenter;
     let local =
         Local::start(LocalSettings::new(identity.clone(), &config, fs, resolver, Arc::clone(&rng), tasks.clone()))?;
+    let metrics = forwarder.metrics();
     let agent = Arc::new(Agent {
         identity,
         datacenter,
         local: Arc::clone(&local),
-        default_token: config.acl.default_token.clone(),
-        agent_token: config.acl.agent_token.clone(),
+        tokens: local.tokens(),
+        events: Arc::new(Ring::new(rng.uuid())),
         clock: Arc::clone(&clock),
         rng: Arc::clone(&rng),
+        figures: Figures::new(metrics, &config),
         config: Arc::new(config),
     });
     let doors = doors::open(&agent, None, tasks).await?;
     let begin = {
         let (agent, forwarder) = (Arc::clone(&agent), Arc::clone(&forwarder));
-        let (token, member) = (agent.agent_token.clone(), agent.identity.member());
+        let (token, member) = (agent.tokens.agent(), agent.identity.member());
         move || {
             forwarder.keep_alive(token, member);
             local.keep_in_sync(Arc::clone(&agent.datacenter), forwarder.reconnections());
@@ -185,6 +189,9 @@ async fn start(
                 servers: agent.config.join.servers.clone(),
                 proof,
                 node: agent.identity.node_name.clone(),
+                node_id: agent.identity.node_id.clone(),
+                // A plain client asks with the tokens of its configuration, not with the one of its login.
+                watches_token: false,
                 services: Vec::new(),
                 clock,
                 rng,
@@ -193,9 +200,8 @@ async fn start(
             tasks.spawn(async move {
                 let granted = session.login().await;
                 begin();
-                let token = agent.agent_token.clone();
-                // A plain client asks with the tokens of its configuration, not with the one of its login.
-                session.keep(granted, Arc::clone(&agent.datacenter), move || token.clone(), |_| {}).await;
+                let datacenter = Arc::clone(&agent.datacenter);
+                session.keep(granted, datacenter, move || agent.tokens.agent(), |_| {}).await;
             });
         }
     }

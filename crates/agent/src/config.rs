@@ -83,12 +83,14 @@ pub struct Config {
     pub performance: Performance,
     /// Limits.
     pub limits: Limits,
+    /// How figures are named.
+    pub telemetry: Telemetry,
     /// SIGTERM leaves the cluster on purpose.
     pub leave_on_terminate: bool,
     /// SIGINT does not leave the cluster on purpose.
     pub skip_leave_on_interrupt: bool,
-    /// The leader removes servers that failed, once another has taken their place.
-    pub cleanup_dead_servers: bool,
+    /// How the first leader looks after the servers of raft.
+    pub autopilot: Autopilot,
     /// The mesh is on.
     pub connect_enabled: bool,
     /// The web UI is asked for.
@@ -242,6 +244,30 @@ pub struct Performance {
     pub leave_drain_time: Duration,
 }
 
+/// How figures are named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// What every name begins with.
+    pub metrics_prefix: String,
+    /// Names of gauges do not hold the node's name. On unless it is turned off: dashboards expect it so.
+    pub disable_hostname: bool,
+}
+
+/// How the first leader looks after the servers of raft; later it is what the API says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Autopilot {
+    /// Failed servers are taken out of raft.
+    pub cleanup_dead_servers: bool,
+    /// A server that was not heard of for longer is not healthy.
+    pub last_contact_threshold: Duration,
+    /// A server whose log is behind by more entries is not healthy.
+    pub max_trailing_logs: u64,
+    /// Failed servers are taken out only while at least so many voters remain.
+    pub min_quorum: u64,
+    /// How long a new server must be healthy before it votes.
+    pub server_stabilization_time: Duration,
+}
+
 /// Limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -249,6 +275,8 @@ pub struct Limits {
     pub http_max_conns_per_client: usize,
     /// Bytes of the largest value in the key/value store.
     pub kv_max_value_size: usize,
+    /// Bytes of the largest transaction.
+    pub txn_max_req_len: usize,
 }
 
 impl Config {

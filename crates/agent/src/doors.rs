@@ -8,6 +8,7 @@ use lictor_runtime::Tasks;
 
 use crate::agent::Agent;
 use crate::dns::{self, DnsListener};
+use crate::events;
 use crate::http::{self, HttpListener};
 
 /// UDP sockets of the DNS door; the kernel spreads questions over them.
@@ -53,5 +54,6 @@ pub async fn open(agent: &Arc<Agent>, tls: Option<Arc<rustls::ServerConfig>>, ta
     let router = http::router(Arc::clone(agent));
     http::serve(listeners, &router, agent.config.limits.http_max_conns_per_client, tasks);
     dns::serve(resolvers, agent, tasks);
+    tasks.spawn(events::follow(Arc::clone(agent)));
     Ok(doors)
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lictor_runtime::metrics::{Counter, Metrics};
 use lictor_runtime::transport::{Boxed, SharedTransport};
 use lictor_runtime::{Rng, Tasks};
 use lictor_types::refusal::RefusalKind;
@@ -51,6 +52,9 @@ pub struct Forwarder {
     tasks: Tasks,
     reconnections: watch::Sender<u64>,
     leaving: AtomicBool,
+    metrics: Arc<Metrics>,
+    calls: Counter,
+    failed: Counter,
 }
 
 impl Forwarder {
@@ -63,7 +67,11 @@ impl Forwarder {
         tasks: &Tasks,
     ) -> Arc<Self> {
         let tasks = tasks.child();
+        let metrics = Arc::new(Metrics::default());
         Arc::new(Self {
+            calls: metrics.counter("client.rpc", &[]),
+            failed: metrics.counter("client.rpc.failed", &[]),
+            metrics,
             pool: RpcPool::new(transport, &tasks),
             servers: Mutex::new(Servers::new(addresses, &*rng)),
             rng,
@@ -72,6 +80,11 @@ impl Forwarder {
             reconnections: watch::channel(0).0,
             leaving: AtomicBool::new(false),
         })
+    }
+
+    /// The agent's figures, with those of its calls.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Grows whenever a server was reached after it, or another one, was not.
@@ -167,6 +180,7 @@ impl Forwarder {
             let elapsed = start.elapsed();
             let request = Request { credential: credential.clone(), body: body(elapsed), forwarded: false };
             let limit = wait.saturating_sub(elapsed) + self.hold + CALL_SLACK;
+            self.calls.increment();
             let (refusal, from_server) = match self.pool.call(&address, request, limit).await {
                 Ok(Response::Refused(refusal)) if refusal.may_retry() => (prefixed(refusal), true),
                 Ok(Response::Refused(refusal)) => return Err(prefixed(refusal)),
@@ -176,6 +190,7 @@ impl Forwarder {
                     refusal => return Err(refusal),
                 },
             };
+            self.failed.increment();
             tried += 1;
             let known = {
                 let mut servers = self.servers.lock();
@@ -205,7 +220,7 @@ impl Datacenter for Forwarder {
             let body = |_| RequestBody::Write(Box::new(WriteRequest { request_id, command: command.clone() }));
             match self.ask(credential, Duration::ZERO, body).await? {
                 Response::Written(outcome) => Ok(outcome),
-                other => Err(unexpected(&other)),
+                other => Err(prefixed(other.unexpected())),
             }
         })
     }
@@ -227,17 +242,18 @@ impl Datacenter for Forwarder {
             };
             match self.ask(credential, wait, body).await? {
                 Response::Read(read) => Ok(read),
-                other => Err(unexpected(&other)),
+                other => Err(prefixed(other.unexpected())),
             }
         })
     }
 
     fn operate<'a>(&'a self, credential: &'a Credential, operation: Operation) -> Boxed<'a, Result<Report, Refusal>> {
         Box::pin(async move {
+            let wait = operation.wait();
             let body = |_| RequestBody::Operate(operation.clone());
-            match self.ask(credential, Duration::ZERO, body).await? {
+            match self.ask(credential, wait, body).await? {
                 Response::Report(report) => Ok(report),
-                other => Err(unexpected(&other)),
+                other => Err(prefixed(other.unexpected())),
             }
         })
     }
@@ -253,14 +269,4 @@ fn prefixed(refusal: Refusal) -> Refusal {
         return refusal;
     }
     Refusal { text: format!("{PREFIX}{}", refusal.text), ..refusal }
-}
-
-fn unexpected(response: &Response) -> Refusal {
-    let what = match response {
-        Response::Written(_) => "a write",
-        Response::Read(_) => "a read",
-        Response::Report(_) => "an operation",
-        Response::Refused(_) => "nothing",
-    };
-    Refusal::failed(format!("{PREFIX}the server answered {what} and was asked something else"))
 }

@@ -11,13 +11,17 @@ pub mod config;
 pub mod datacenter;
 pub mod dns;
 pub mod doors;
+pub mod events;
+pub mod figures;
 pub mod forward;
 pub mod http;
 pub mod local;
+mod prepared_query;
 pub mod rpc;
 pub mod session;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 
 pub use agent::{Agent, AgentIdentity};
 pub use config::Config;

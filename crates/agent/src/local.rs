@@ -47,6 +47,7 @@ use tokio::time::Instant;
 
 use crate::agent::AgentIdentity;
 use crate::config::Config;
+use crate::tokens::AgentTokens;
 use rows::Rows;
 use runner::Running;
 use store::{KeptCheck, KeptService, Store};
@@ -72,10 +73,8 @@ pub const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 pub struct LocalSettings {
     /// The agent.
     pub identity: AgentIdentity,
-    /// For services and checks that name no token.
-    pub default_token: Credential,
-    /// For the node itself.
-    pub agent_token: Credential,
+    /// For the node itself, and for services and checks that name no token.
+    pub tokens: Arc<AgentTokens>,
     /// How long an output that changed without its status may wait.
     pub check_update_interval: Duration,
     /// Instances from files.
@@ -104,8 +103,7 @@ impl LocalSettings {
     ) -> Self {
         Self {
             identity,
-            default_token: config.acl.default_token.clone(),
-            agent_token: config.acl.agent_token.clone(),
+            tokens: Arc::new(AgentTokens::of(config)),
             check_update_interval: config.check_update_interval,
             services: config.services.clone(),
             checks: config.checks.clone(),
@@ -120,8 +118,7 @@ impl LocalSettings {
 /// The agent's own services and checks.
 pub struct Local {
     identity: AgentIdentity,
-    default_token: Credential,
-    agent_token: Credential,
+    tokens: Arc<AgentTokens>,
     check_update_interval: Duration,
     resolver: Resolver,
     rng: Arc<dyn Rng>,
@@ -150,8 +147,7 @@ impl Local {
         };
         let local = Arc::new(Self {
             identity: settings.identity,
-            default_token: settings.default_token,
-            agent_token: settings.agent_token,
+            tokens: settings.tokens,
             check_update_interval: settings.check_update_interval,
             resolver: settings.resolver,
             rng: settings.rng,
@@ -236,6 +232,11 @@ impl Local {
     /// A number that grows with every change of a service or a check.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// What the agent asks with where nothing brings a token.
+    pub fn tokens(&self) -> Arc<AgentTokens> {
+        Arc::clone(&self.tokens)
     }
 
     fn service_named(&self, id: &str) -> Option<NodeService> {

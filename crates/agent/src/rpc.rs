@@ -42,8 +42,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Dialling and the handshake take no longer.
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
-/// How long calls that run may go on when the server stops.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long calls that run may go on when the server stops; blocked reads are dropped then, and asked elsewhere.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +113,7 @@ impl RpcConnection {
     /// The server cannot be reached, or does not prove to be one.
     pub async fn connect(transport: &SharedTransport, address: &str, tasks: &Tasks) -> Result<Self, RpcError> {
         let endpoint = Endpoint::from_static("http://server.lictor")
-            .executor(TasksExecutor(tasks.clone()))
+            .executor(tasks.executor())
             .connect_timeout(DIAL_LIMIT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -196,7 +196,7 @@ pub async fn serve_connection<H: Handler>(stream: Stream, peer: PeerIdentity, ha
         let (handler, peer) = (Arc::clone(&handler), peer.clone());
         async move { Ok::<_, Infallible>(answer(handler, peer, request).await) }
     });
-    let connection = hyper::server::conn::http2::Builder::new(TasksExecutor(tasks.clone()))
+    let connection = hyper::server::conn::http2::Builder::new(tasks.executor_to_end())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -289,22 +289,6 @@ impl<R: for<'b> Decode<'b, ()>> Decoder for CborCodec<R> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<R>, Status> {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
         encoding::decode(&bytes).map(Some).map_err(|error| Status::invalid_argument(error.to_string()))
-    }
-}
-
-/// Gives what a connection runs beside itself to its owner.
-#[derive(Clone)]
-struct TasksExecutor(Tasks);
-
-impl<F> hyper::rt::Executor<F> for TasksExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(async move {
-            future.await;
-        });
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use lictor_identity::{KeyedChain, MaterialError, RpcMaterial, SigningRequest, SpiffeId, TrustDomain, renewal_moment};
 use lictor_runtime::transport::SharedTransport;
-use lictor_runtime::{Clock, Rng};
+use lictor_runtime::{Clock, RetryPause, Rng};
 use lictor_types::rpc::{Login, LoginGrant, LoginHello, Operation, Report};
-use lictor_types::{Credential, NodeName, ServiceName, Timestamp};
+use lictor_types::{Credential, NodeName, Refusal, ServiceName, Timestamp};
 
 use crate::datacenter::SharedDatacenter;
 use crate::rpc::login::{self, LoginError};
@@ -24,10 +24,8 @@ use crate::rpc::login::{self, LoginError};
 const PROOF_BYTES_MAX: u64 = 64 * 1024;
 /// The longest single wait for a renewal: after it the wall clock is read again, as machines sleep and clocks are set.
 const CLOCK_STEP: Duration = Duration::from_secs(60);
-/// The pause after the first failure; doubled after each further round over all servers.
-const RETRY_SHORTEST: Duration = Duration::from_millis(100);
-/// The longest pause between two rounds.
-const RETRY_LONGEST: Duration = Duration::from_secs(15);
+/// The pauses between rounds over all servers.
+const RETRY: RetryPause = RetryPause { shortest: Duration::from_millis(100), longest: Duration::from_secs(15) };
 /// How long a signature may take.
 const SIGN_LIMIT: Duration = Duration::from_secs(15);
 
@@ -83,6 +81,11 @@ pub struct Session {
     pub proof: Proof,
     /// The node to be.
     pub node: NodeName,
+    /// Its id: with it the servers know a node that comes back.
+    pub node_id: String,
+    /// Whoever keeps the session asks with the token of the login: when that is gone, for example because the node was
+    /// deregistered while it could not be reached, the session logs in again.
+    pub watches_token: bool,
     /// The services to be.
     pub services: Vec<ServiceName>,
     /// The wall clock.
@@ -115,7 +118,7 @@ impl Session {
                 Err(error) => {
                     tracing::warn!(node = %self.node, server, %error, attempt = failures + 1, "cannot log in; trying again");
                     // A round over all servers is quick, the pause between rounds grows.
-                    tokio::time::sleep(self.pause(failures / self.servers.len() as u32)).await;
+                    tokio::time::sleep(RETRY.after(failures / self.servers.len() as u32, &*self.rng)).await;
                     failures = failures.saturating_add(1);
                 }
             }
@@ -132,8 +135,12 @@ impl Session {
     ) {
         let Granted { grant, mut chain, .. } = granted;
         loop {
-            self.until_renewal(&chain).await;
-            chain = self.renew(&grant, &chain, &datacenter, &credential, &relogged).await;
+            if self.until_renewal(&chain, &datacenter, &credential).await == Due::Renewal {
+                chain = self.renew(&grant, &chain, &datacenter, &credential, &relogged).await;
+            } else {
+                tracing::warn!(node = %self.node, "the servers no longer know the token of this login; logging in again");
+                chain = self.login_again(&relogged).await;
+            }
             tracing::info!(node = %self.node, not_after = %shown(&chain), "renewed the agent's certificate");
         }
     }
@@ -146,7 +153,8 @@ impl Session {
             let request = SigningRequest::create(&id).map_err(|error| error.to_string())?;
             key_pem = Some(request.key_pem);
             let (node, services) = (self.node.clone(), self.services.clone());
-            Ok(Login { proof, node, services, csr: request.csr_pem.into_bytes() })
+            let node_id = Some(self.node_id.clone());
+            Ok(Login { proof, node, services, csr: request.csr_pem.into_bytes(), node_id })
         };
         let grant = login::login(&*self.transport, server, ask).await?;
         let key_pem = key_pem.ok_or_else(|| LoginError::Request("the server granted what was not asked for".into()))?;
@@ -167,15 +175,30 @@ impl Session {
         Ok(chain)
     }
 
-    async fn until_renewal(&self, chain: &KeyedChain) {
+    async fn until_renewal(
+        &self,
+        chain: &KeyedChain,
+        datacenter: &SharedDatacenter,
+        credential: &(impl Fn() -> Credential + Sync),
+    ) -> Due {
         let moment = renewal_moment(chain.not_before(), chain.not_after(), self.rng.next_u64());
         loop {
             let left = moment.duration_since(self.clock.now()).unwrap_or_default();
             if left.is_zero() {
-                return;
+                return Due::Renewal;
             }
             tokio::time::sleep(left.min(CLOCK_STEP)).await;
+            if self.watches_token && is_lost(datacenter, &credential()).await {
+                return Due::Login;
+            }
         }
+    }
+
+    /// A new login, whose token takes the place of the old one.
+    async fn login_again(&self, relogged: &(impl Fn(Credential) + Sync)) -> KeyedChain {
+        let granted = self.login().await;
+        relogged(granted.grant.token);
+        granted.chain
     }
 
     /// A new certificate, however long it takes.
@@ -191,16 +214,18 @@ impl Session {
         loop {
             if present.not_after() <= self.clock.now() {
                 tracing::warn!(node = %self.node, "the agent's certificate has expired; logging in again");
-                let granted = self.login().await;
-                relogged(granted.grant.token);
-                return granted.chain;
+                return self.login_again(relogged).await;
             }
             match self.sign(grant, datacenter, &credential()).await {
                 Ok(chain) => return chain,
+                Err(reason) if is_not_found(&reason) => {
+                    tracing::warn!(node = %self.node, "the servers no longer know this login; logging in again");
+                    return self.login_again(relogged).await;
+                }
                 Err(reason) => {
                     tracing::warn!(node = %self.node, reason, attempt = failures + 1,
                         "cannot renew the agent's certificate; trying again");
-                    tokio::time::sleep(self.pause(failures)).await;
+                    tokio::time::sleep(RETRY.after(failures, &*self.rng)).await;
                     failures = failures.saturating_add(1);
                 }
             }
@@ -227,13 +252,29 @@ impl Session {
             Err(refusal) => Err(refusal.to_string()),
         }
     }
+}
 
-    /// The pause after so many failures: doubling, limited, and spread over its upper half, so that the clients of a
-    /// datacenter do not come back all at once.
-    fn pause(&self, failures: u32) -> Duration {
-        let whole = RETRY_SHORTEST.saturating_mul(1 << failures.min(16)).min(RETRY_LONGEST);
-        whole / 2 + Duration::from_millis(self.rng.below(whole.as_millis() as u64 / 2 + 1))
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The certificate is old enough.
+    Renewal,
+    /// The token is gone.
+    Login,
+}
+
+/// Whether the servers answer that they do not know this token. One that does not answer says nothing.
+async fn is_lost(datacenter: &SharedDatacenter, credential: &Credential) -> bool {
+    let asked = datacenter.operate(credential, Operation::Authorize(Vec::new()));
+    match tokio::time::timeout(SIGN_LIMIT, asked).await {
+        Ok(Err(refusal)) => is_not_found(&refusal.text),
+        Ok(Ok(_)) | Err(_) => false,
     }
+}
+
+/// Whether a refusal says that a token is not known; a client agent's has a prefix.
+fn is_not_found(text: &str) -> bool {
+    text.ends_with(&Refusal::acl_not_found().text)
 }
 
 fn shown(chain: &KeyedChain) -> String {

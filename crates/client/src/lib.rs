@@ -5,6 +5,7 @@
 //! - A token goes into a header, never into a URL, a log or an error.
 
 mod connect;
+pub mod stream;
 
 use std::time::Duration;
 
@@ -93,6 +94,7 @@ pub struct ResponseMeta {
 #[derive(Clone)]
 pub struct Client {
     pool: Pool<Connector, Full<Bytes>>,
+    streams: stream::Streams,
     base: String,
     token: Option<String>,
     datacenter: Option<String>,
@@ -108,11 +110,12 @@ impl Client {
         let address = if address.contains("://") { address } else { format!("http://{address}") };
         let base = address.trim_end_matches('/').to_owned();
         let connector = Connector::new(&base, ca_pem.as_deref(), server_name).map_err(ClientError::Settings)?;
+        let streams = stream::Streams::new(connector.clone());
         let pool = Pool::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_LIMIT)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(Self { pool, base, token, datacenter })
+        Ok(Self { pool, streams, base, token, datacenter })
     }
 
     /// GET, with the body as JSON.
@@ -126,6 +129,22 @@ impl Client {
     ) -> Result<(T, ResponseMeta), ClientError> {
         let (bytes, meta) = self.get_bytes(path, query).await?;
         Ok((read(path, &bytes)?, meta))
+    }
+
+    /// GET, with the body as JSON; none when there is no such thing.
+    ///
+    /// # Errors
+    /// No answer, another error status, or another body than expected.
+    pub async fn find_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<(Option<T>, ResponseMeta), ClientError> {
+        match self.exchange(Method::GET, path, query, Bytes::new()).await? {
+            (StatusCode::OK, bytes, meta) => Ok((Some(read(path, &bytes)?), meta)),
+            (StatusCode::NOT_FOUND, _, meta) => Ok((None, meta)),
+            (status, bytes, _) => Err(refused(status, &bytes)),
+        }
     }
 
     /// GET, with the body as it is.
@@ -168,13 +187,7 @@ impl Client {
         Ok(self.send(Method::DELETE, path, query, Bytes::new()).await?.0)
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Bytes,
-    ) -> Result<(Bytes, ResponseMeta), ClientError> {
+    fn url(&self, path: &str, query: &[(&str, &str)]) -> String {
         let mut url = format!("{}{path}", self.base);
         let datacenter = self.datacenter.as_deref().map(|name| ("dc", name));
         for (at, (key, value)) in query.iter().copied().chain(datacenter).enumerate() {
@@ -185,6 +198,30 @@ impl Client {
                 url.push_str(&encode_query(value));
             }
         }
+        url
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(Bytes, ResponseMeta), ClientError> {
+        match self.exchange(method, path, query, body).await? {
+            (StatusCode::OK, bytes, meta) => Ok((bytes, meta)),
+            (status, bytes, _) => Err(refused(status, &bytes)),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes, ResponseMeta), ClientError> {
+        let url = self.url(path, query);
         let mut request = Request::builder().method(method).uri(&url);
         if let Some(token) = &self.token {
             request = request.header("x-consul-token", token);
@@ -204,15 +241,12 @@ impl Client {
                 .to_bytes();
             Ok((head.status, bytes, ResponseMeta { index: index.unwrap_or_default() }))
         };
-        let (status, bytes, meta) = tokio::time::timeout(REQUEST_LIMIT, exchange)
-            .await
-            .map_err(|_| ClientError::TooLate(self.base.clone()))??;
-        if status == StatusCode::OK {
-            Ok((bytes, meta))
-        } else {
-            Err(ClientError::Status { status: status.as_u16(), body: String::from_utf8_lossy(&bytes).trim().into() })
-        }
+        tokio::time::timeout(REQUEST_LIMIT, exchange).await.map_err(|_| ClientError::TooLate(self.base.clone()))?
     }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    ClientError::Status { status: status.as_u16(), body: String::from_utf8_lossy(body).trim().into() }
 }
 
 /// Encodes one segment of a path, so that a name may hold any character; `/` stays as it is.

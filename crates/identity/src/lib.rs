@@ -41,5 +41,5 @@ pub use renewal::renewal_moment;
 pub use seal::{SealError, SealKey};
 pub use server_authority::{IssuedCertificate, ServerAuthority, ServerCertificateRequest, server_name};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
-pub use tls::{Tls, mesh_server_name};
+pub use tls::{RenewableChain, Tls, mesh_server_name};
 pub use transport::{RpcMaterial, TlsTransport};

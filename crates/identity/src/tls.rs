@@ -6,15 +6,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use lictor_runtime::Clock;
 use lictor_runtime::transport::{ALPN_LOGIN, ALPN_RAFT, ALPN_RPC};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::verify_tls13_signature;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
@@ -114,11 +115,11 @@ impl Tls {
     ///
     /// # Errors
     /// The provider lacks TLS, which aws-lc-rs does not.
-    pub fn https_server(&self, own: &KeyedChain) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn https_server(&self, own: &Arc<RenewableChain>) -> Result<Arc<ServerConfig>, TlsError> {
         let mut config = ServerConfig::builder_with_details(provider(), self.time())
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(own.certified())));
+            .with_cert_resolver(Arc::clone(own) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -138,6 +139,33 @@ impl Tls {
         };
         config.resumption = Resumption::disabled();
         Ok(config)
+    }
+}
+
+/// A certificate that can be replaced while connections are taken: each handshake shows the one in force.
+pub struct RenewableChain(ArcSwap<KeyedChain>);
+
+impl RenewableChain {
+    /// Begins with `chain`.
+    pub fn new(chain: KeyedChain) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(chain)))
+    }
+
+    /// Puts a certificate in force for every handshake from now on.
+    pub fn set(&self, chain: KeyedChain) {
+        self.0.store(Arc::new(chain));
+    }
+}
+
+impl fmt::Debug for RenewableChain {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RenewableChain").finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for RenewableChain {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().certified())
     }
 }
 

@@ -8,13 +8,17 @@
 
 pub mod clock;
 pub mod fs;
+pub mod logs;
+pub mod metrics;
 pub mod random;
 pub mod resolver;
+pub mod retry;
 pub mod tasks;
 pub mod transport;
 
 pub use clock::{Clock, SystemClock};
 pub use random::{Rng, SeededRng, SystemRng};
 pub use resolver::Resolver;
-pub use tasks::Tasks;
+pub use retry::RetryPause;
+pub use tasks::{Tasks, TasksExecutor};
 pub use transport::{PeerIdentity, Stream, Transport};

@@ -74,6 +74,38 @@ impl Tasks {
     }
 }
 
+/// Gives what an HTTP connection runs beside itself to its owner.
+#[derive(Clone, Debug)]
+pub struct TasksExecutor {
+    tasks: Tasks,
+    to_end: bool,
+}
+
+impl Tasks {
+    /// Runs what a connection asks for; dropped where it waits when the set is stopped.
+    pub fn executor(&self) -> TasksExecutor {
+        TasksExecutor { tasks: self.clone(), to_end: false }
+    }
+
+    /// Runs the requests of a connection that drains: they end with it, not before.
+    pub fn executor_to_end(&self) -> TasksExecutor {
+        TasksExecutor { tasks: self.clone(), to_end: true }
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for TasksExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, future: F) {
+        let task = async move {
+            future.await;
+        };
+        if self.to_end { self.tasks.spawn_to_end(task) } else { self.tasks.spawn(task) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,12 +9,15 @@
 
 use std::collections::BTreeSet;
 
-use lictor_types::command::BoundedRegistration;
+use lictor_types::command::{BoundedRegistration, Effect};
+use lictor_types::session::SessionDestroy;
 use lictor_types::token::ANONYMOUS_ACCESSOR;
-use lictor_types::{Access, Command, Query, Refusal, Requirement, Resource, Timestamp, Token};
+use lictor_types::{Access, Command, Query, Refusal, Requirement, Resource, Timestamp, Token, Transaction};
 
 use crate::authorize::{needs_of_command, needs_of_query};
+use crate::prepared_query;
 use crate::store::Store;
+use crate::transaction::{Judged, filter_results};
 
 /// What follows a service's name in the name of its sidecar proxy.
 const SIDECAR_SUFFIX: &str = "-sidecar-proxy";
@@ -58,6 +61,10 @@ pub enum Duty {
     Membership,
     /// Let a workload or an agent in that has proven who it is.
     Login,
+    /// End sessions that nobody renewed in time.
+    ExpireSessions,
+    /// Replace the state by a snapshot that was verified.
+    Restore,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +125,13 @@ impl Rules {
         requirements.iter().map(|requirement| self.require(requirement).err()).collect()
     }
 
+    /// Leaves out of what a command did what the asker may not read: a transaction may find more than it named.
+    pub fn filter_effect(&self, effect: &mut Effect) {
+        if let Effect::Transaction(outcome) = effect {
+            filter_results(self, outcome);
+        }
+    }
+
     pub(crate) fn permits(&self, resource: Resource, name: &str, access: Access) -> bool {
         let Grant::Identities { services, nodes, default_allow } = &self.grant else { return true };
         if *default_allow && resource != Resource::Acl {
@@ -137,7 +151,16 @@ impl Rules {
                 services.contains(name) || (name == lictor_types::intention::WILDCARD && !services.is_empty())
             }
             (Resource::Intention, Access::Write)
-            | (Resource::Acl | Resource::Key | Resource::KeyPrefix | Resource::Operator, _) => false,
+            | (
+                Resource::Acl
+                | Resource::Key
+                | Resource::KeyPrefix
+                | Resource::Operator
+                | Resource::Session
+                | Resource::Event
+                | Resource::Query,
+                _,
+            ) => false,
         }
     }
 }
@@ -202,7 +225,12 @@ impl Authorizer {
     /// The command with what its right rests on: rows may change between here and `apply`.
     fn bound(rules: &Rules, store: &Store, needs: Vec<Requirement>, command: Command) -> Command {
         if rules.grant == Grant::Everything {
-            return command;
+            return match command {
+                // Nobody but this authoriser says what is granted and denied.
+                Command::Transaction(it) => Command::Transaction(Transaction::new(it.operations)),
+                Command::SessionDestroy(it) => Command::SessionDestroy(SessionDestroy { authorized_node: None, ..it }),
+                other => other,
+            };
         }
         match command {
             Command::Register(registration) => {
@@ -218,7 +246,44 @@ impl Authorizer {
                 what.authorized_service = (!by_node).then(|| store.service_behind(&what).unwrap_or_default());
                 Command::Deregister(what)
             }
+            Command::SessionDestroy(mut what) => {
+                let node = store.session(&what.id).map(|session| session.node.to_string());
+                what.authorized_node = Some(node.unwrap_or_default());
+                Command::SessionDestroy(what)
+            }
+            Command::Transaction(Transaction { operations, .. }) => {
+                let Judged { granted, denied } = store.judge(rules, &operations);
+                // What is denied is not done, so there is no need to carry it through the log.
+                let operations = if denied.is_empty() { operations } else { Vec::new() };
+                Command::Transaction(Transaction { operations, granted: Some(granted), denied })
+            }
+            Command::PreparedQuerySet(mut what) => {
+                what.authorized = store.prepared_queries.access_name(&what.query.id);
+                Command::PreparedQuerySet(what)
+            }
+            Command::PreparedQueryDelete(mut what) => {
+                what.authorized = store.prepared_queries.access_name(&what.id);
+                Command::PreparedQueryDelete(what)
+            }
             other => other,
+        }
+    }
+
+    /// The rules that a question is answered under: those of the asker, but a prepared query with a token of its own finds
+    /// what that one may see. Questions about one prepared query are refused here, for only the state knows its name.
+    ///
+    /// # Errors
+    /// There is no such query, the asker may not see it, or its token is gone.
+    pub fn rules_of_question(
+        &self,
+        store: &Store,
+        rules: Rules,
+        query: &Query,
+        now: Timestamp,
+    ) -> Result<Rules, Refusal> {
+        match prepared_query::token_of_question(store, &rules, query)? {
+            Some(lookup) => self.resolve(store, Some(lookup), now),
+            None => Ok(rules),
         }
     }
 
@@ -226,10 +291,13 @@ impl Authorizer {
     /// the rows that the asker may not see.
     ///
     /// # Errors
-    /// 403 with the requirement that is not met.
+    /// 403 with the requirement that is not met; 500 for a filter that is none.
     pub fn authorize_query(&self, rules: &Rules, query: Query) -> Result<Authorized<Query>, Refusal> {
         if let Some(requirement) = needs_of_query(&query) {
             rules.require(&requirement)?;
+        }
+        if let Query::Selected(selection) = &query {
+            crate::select::check(selection)?;
         }
         Ok(Authorized { value: query, rules: rules.clone() })
     }
@@ -237,7 +305,6 @@ impl Authorizer {
 
 #[cfg(test)]
 mod tests {
-    use lictor_types::command::Effect;
     use lictor_types::{Envelope, Index};
 
     use super::*;
@@ -266,6 +333,7 @@ mod tests {
             create_index: Index(0),
             modify_index: Index(0),
             login_node: None,
+            login_node_id: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery};
-use lictor_types::{Access, Answer, Index, Intention, KvEntry, Node, NodeName, Query, Resource};
+use lictor_types::{Access, Answer, Index, Intention, KvEntry, Node, NodeName, Query, Resource, Session};
 
 use crate::access::{Authorized, Rules};
 use crate::changes::Table;
@@ -24,7 +24,7 @@ pub struct Answered {
 
 /// Chooses the rows that the asker may see, and remembers whether any was left out.
 pub(crate) struct Filter<'a> {
-    rules: &'a Rules,
+    pub(crate) rules: &'a Rules,
     pub(crate) filtered: bool,
 }
 
@@ -49,11 +49,29 @@ pub(crate) fn has_meta(meta: &BTreeMap<String, String>, wanted: &BTreeMap<String
     wanted.iter().all(|(key, value)| meta.get(key) == Some(value))
 }
 
+fn sessions<'a>(filter: &mut Filter<'_>, rows: impl Iterator<Item = &'a Session>) -> Answer {
+    let readable = rows.filter(|session| filter.may_read(Resource::Session, session.node.as_str()));
+    Answer::Sessions(readable.cloned().collect())
+}
+
 impl Store {
     /// Answers a question from this snapshot.
     pub fn answer(&self, query: &Authorized<Query>) -> Answered {
         let filter = &mut Filter { rules: query.rules(), filtered: false };
-        let (index, answer) = match query.get() {
+        let (index, answer) = self.answer_to(filter, query.get());
+        // After a restore rows are older than what readers were told before it.
+        Answered { index: index.max(self.floor).max(BIRTH), answer, filtered: filter.filtered }
+    }
+
+    pub(crate) fn answer_to(&self, filter: &mut Filter<'_>, query: &Query) -> (Index, Answer) {
+        match query {
+            Query::Selected(it) => self.selected(filter, it),
+            Query::PreparedQuery(_)
+            | Query::PreparedQueries
+            | Query::PreparedQueryExplain(_)
+            | Query::PreparedQueryExecute(_) => self.prepared_queries(filter, query),
+            Query::Coordinates => self.all_coordinates(filter),
+            Query::CoordinatesOf(name) => self.coordinates_of(filter, name),
             Query::KvGet(key) => self.kv_get(key),
             Query::KvList(prefix) => (
                 self.kv.index_under(prefix, &self.indexes),
@@ -75,7 +93,23 @@ impl Store {
             Query::HealthState(it) => {
                 (self.index_with_meta(Table::Checks, &it.node_meta), Answer::Checks(self.health_state(filter, it)))
             }
+            Query::Session(id) => self.session_by_id(filter, id),
+            Query::NodeSessions(name) => {
+                let key = node_key(name);
+                let index = self.indexes.of_key(Table::NodeSessions, key.clone());
+                (index, sessions(filter, self.sessions.on_node(&key).map(|session| &**session)))
+            }
+            Query::Sessions => (self.indexes.of_table(Table::Sessions), sessions(filter, self.sessions.rows())),
+            Query::Transaction(operations) => (self.index, Answer::Transaction(self.look_up(filter, operations))),
+            Query::Autopilot => (
+                self.indexes.of_table(Table::Autopilot),
+                Answer::Autopilot(self.autopilot().cloned().unwrap_or_default()),
+            ),
             Query::CaRoots => (self.indexes.of_table(Table::Authority), Answer::CaRoots(self.cluster.roots())),
+            Query::AuthoritySettings => {
+                let settings = self.authority().map(|authority| authority.settings.clone().unwrap_or_default());
+                (self.indexes.of_table(Table::Authority), Answer::AuthoritySettings(settings))
+            }
             Query::Intentions => {
                 (self.indexes.of_table(Table::Intentions), Answer::Intentions(self.intentions_where(filter, |_| true)))
             }
@@ -89,8 +123,14 @@ impl Store {
                 let entries = self.intentions.rows().filter(|entry| filter.may_read(Resource::Intention, &entry.name));
                 (self.indexes.of_table(Table::Intentions), Answer::ServiceIntentionsList(entries.cloned().collect()))
             }
-        };
-        Answered { index: index.max(BIRTH), answer, filtered: filter.filtered }
+        }
+    }
+
+    /// A session never changes, so its index is that of its making; when it is gone, that of the last end of one.
+    fn session_by_id(&self, filter: &mut Filter<'_>, id: &str) -> (Index, Answer) {
+        let session = self.session(id);
+        let index = session.map_or_else(|| self.indexes.of_extinction(Table::Sessions), |it| it.modify_index);
+        (index, sessions(filter, session.into_iter()))
     }
 
     pub(crate) fn index_with_meta(&self, table: Table, meta: &BTreeMap<String, String>) -> Index {

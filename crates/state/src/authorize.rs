@@ -7,6 +7,7 @@ use lictor_types::service::KIND_CONNECT_PROXY;
 use lictor_types::{Command, Deregistration, HealthCheck, KvVerb, Query, Refusal, Registration, Requirement, Resource};
 
 use crate::access::Rules;
+use crate::prepared_query;
 use crate::store::Store;
 use crate::tables::nodes::node_key;
 
@@ -14,7 +15,7 @@ use crate::tables::nodes::node_key;
 pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) -> Result<Vec<Requirement>, Refusal> {
     Ok(match command {
         Command::Register(registration) => needs_of_registration(store, registration)?,
-        Command::Deregister(what) => vec![needs_of_deregistration(store, rules, what)],
+        Command::Deregister(what) => vec![needs_of_deregistration(store, |need| rules.allows(need), what)],
         Command::Kv(kv) => {
             let resource = if kv.verb == KvVerb::DeleteTree { Resource::KeyPrefix } else { Resource::Key };
             vec![Requirement::write(resource, kv.key.as_str())]
@@ -26,12 +27,33 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         Command::TokenSet(_) | Command::TokenDelete(_) | Command::JoinTokenSet(_) => {
             vec![Requirement::write(Resource::Acl, "")]
         }
-        Command::JoinTokenUse(_)
+        Command::AuthorityConfigure(_) | Command::AutopilotSet(_) => {
+            vec![Requirement::write(Resource::Operator, "")]
+        }
+        Command::SessionCreate(session) => vec![Requirement::write(Resource::Session, session.node.as_str())],
+        // A session that is not there is gone already, whoever asks.
+        Command::SessionDestroy(what) => store
+            .session(&what.id)
+            .map(|session| Requirement::write(Resource::Session, session.node.as_str()))
+            .into_iter()
+            .collect(),
+        // Judged operation by operation: what is denied is part of the answer.
+        Command::Transaction(_) => Vec::new(),
+        Command::PreparedQuerySet(it) => prepared_query::needs_of_set(store, it)?,
+        Command::PreparedQueryDelete(it) => prepared_query::needs_of_delete(store, it)?,
+        Command::SessionsExpire(_)
+        | Command::JoinTokenUse(_)
         | Command::ClusterInitialize(_)
         | Command::AuthorityInitialize(_)
         | Command::ServiceClaim(_)
         | Command::ServerRemoved(_)
-        | Command::RegisterWithin(_) => {
+        | Command::CoordinatesSet(_)
+        | Command::RegisterWithin(_)
+        | Command::NodeLogin(_)
+        | Command::LoginRenew(_)
+        | Command::RestorePart(_)
+        | Command::RestoreCommit(_)
+        | Command::RestoreAbort(_) => {
             return Err(Refusal::permission_denied("only the leader itself makes this change"));
         }
     })
@@ -40,10 +62,12 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
 /// What `query` requires before anything is looked up; most questions are answered row by row instead.
 pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
     match query {
+        Query::Selected(it) => needs_of_query(&it.query),
         Query::KvGet(key) => Some(Requirement::read(Resource::Key, key.as_str())),
         Query::IntentionExact(IntentionQuery { destination: name, .. })
         | Query::IntentionMatch(IntentionMatch { name, .. })
         | Query::ServiceIntentions(name) => Some(Requirement::read(Resource::Intention, name.as_str())),
+        Query::AuthoritySettings | Query::Autopilot => Some(Requirement::read(Resource::Operator, "")),
         Query::KvList(_)
         | Query::KvKeys(_)
         | Query::Nodes(_)
@@ -56,16 +80,30 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         | Query::HealthChecks(_)
         | Query::HealthState(_)
         | Query::CaRoots
+        | Query::Coordinates
+        | Query::CoordinatesOf(_)
         | Query::Intentions
-        | Query::ServiceIntentionsList => None,
+        | Query::Session(_)
+        | Query::NodeSessions(_)
+        | Query::Sessions
+        | Query::Transaction(_)
+        | Query::ServiceIntentionsList
+        | Query::PreparedQuery(_)
+        | Query::PreparedQueries
+        | Query::PreparedQueryExplain(_)
+        | Query::PreparedQueryExecute(_) => None,
     }
 }
 
 /// Who may write a node may take anything off it, as an agent must that tidies up after services it has no token of.
-fn needs_of_deregistration(store: &Store, rules: &Rules, what: &Deregistration) -> Requirement {
+pub(crate) fn needs_of_deregistration(
+    store: &Store,
+    allows: impl Fn(&Requirement) -> bool,
+    what: &Deregistration,
+) -> Requirement {
     let node = Requirement::write(Resource::Node, what.node.as_str());
     match store.service_behind(what) {
-        Some(service) if !service.is_empty() && !rules.allows(&node) => Requirement::write(Resource::Service, service),
+        Some(service) if !service.is_empty() && !allows(&node) => Requirement::write(Resource::Service, service),
         _ => node,
     }
 }

@@ -231,6 +231,9 @@ impl Store {
         }
         check.modify_index = commit.at;
         let service_id = check.service_id.clone();
+        if check.status == CheckStatus::Critical {
+            self.end_sessions_of_check(commit, node, check_id(&check));
+        }
         self.checks.insert(node, check);
         if let Some(old) = old.filter(|old| old.service_id != service_id) {
             self.touch_checked(commit, node, &old.service_id);
@@ -270,11 +273,13 @@ impl Store {
         }
     }
 
-    fn remove_node(&mut self, commit: &mut Commit, node: &Key) {
+    pub(crate) fn remove_node(&mut self, commit: &mut Commit, node: &Key) {
         if self.nodes.remove(node).is_none() {
             return;
         }
         self.tokens.remove_login(node);
+        self.end_sessions_of_node(commit, node);
+        self.remove_coordinates(commit, node);
         self.indexes.removed(commit, Table::Nodes, node.clone());
         let services: Vec<Key> = self.services.on_node(node).map(|service| Key::from(service.id_text())).collect();
         for id in services {
@@ -300,6 +305,7 @@ impl Store {
 
     fn remove_check(&mut self, commit: &mut Commit, node: &Key, id: &str) {
         if let Some(check) = self.checks.remove(node, id) {
+            self.end_sessions_of_check(commit, node, id);
             self.touch_checked(commit, node, &check.service_id);
         }
     }

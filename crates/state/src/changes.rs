@@ -37,11 +37,26 @@ pub(crate) enum Table {
     /// The mesh CA.
     #[n(8)]
     Authority,
+    /// Sessions, by id.
+    #[n(20)]
+    Sessions,
+    /// The sessions of a node, by node.
+    #[n(21)]
+    NodeSessions,
+    /// How the leader looks after the servers of raft.
+    #[n(50)]
+    Autopilot,
+    /// Coordinates, by node.
+    #[n(30)]
+    Coordinates,
+    /// Prepared queries, by id.
+    #[n(40)]
+    PreparedQueries,
 }
 
 impl Table {
     /// How many there are.
-    pub(crate) const COUNT: usize = 9;
+    pub(crate) const COUNT: usize = 14;
 }
 
 /// The keys that one or more commands touched.

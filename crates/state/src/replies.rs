@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imbl::OrdMap;
-use lictor_types::{Index, Outcome, RequestId, Timestamp};
+use lictor_types::command::Effect;
+use lictor_types::{Index, Outcome, Refusal, RequestId, Timestamp, encoding};
 use minicbor::{Decode, Encode};
 
 /// Outcomes remembered at most.
 pub(crate) const REPLIES_MAX: usize = 64 * 1024;
 /// How long an outcome is remembered: longer than any client or relay retries one request.
 pub(crate) const REPLY_AGE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// Bytes of a remembered outcome: only a transaction that read values has more.
+const REPLY_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(map)]
@@ -33,6 +37,21 @@ pub(crate) struct Replies {
 }
 
 impl Replies {
+    /// The outcome as it is remembered: what a large transaction found is told once.
+    fn remembered(outcome: Outcome) -> Outcome {
+        match &outcome.effect {
+            Effect::Transaction(it) if encoding::encode(&**it).len() > REPLY_BYTES_MAX => Outcome {
+                index: outcome.index,
+                effect: Effect::Refused(Refusal::failed(format!(
+                    "the transaction was applied at index {}, but what it found was too large to be kept for this retry: \
+                     read it anew",
+                    outcome.index
+                ))),
+            },
+            _ => outcome,
+        }
+    }
+
     pub(crate) fn get(&self, request_id: &RequestId) -> Option<&Outcome> {
         let index = self.by_request.get(request_id)?;
         self.by_index.get(index).map(|reply| &reply.outcome)
@@ -40,6 +59,7 @@ impl Replies {
 
     pub(crate) fn insert(&mut self, reply: Reply) {
         self.by_request.insert(reply.request_id, reply.outcome.index);
+        let reply = Reply { outcome: Self::remembered(reply.outcome), ..reply };
         self.by_index.insert(reply.outcome.index, Arc::new(reply));
     }
 

@@ -1,6 +1,9 @@
 //! The whole state, and how a command changes it.
 
+use std::sync::Arc;
+
 use lictor_types::authority::AuthorityRecord;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, Effect};
 use lictor_types::token::JoinToken;
 use lictor_types::{Command, Envelope, Index, Outcome, Refusal, Timestamp, Token};
@@ -8,12 +11,17 @@ use lictor_types::{Command, Envelope, Index, Outcome, Refusal, Timestamp, Token}
 use crate::changes::{Changes, Commit};
 use crate::indexes::Indexes;
 use crate::replies::{Replies, Reply};
+use crate::restore::Staged;
 use crate::tables::checks::Checks;
 use crate::tables::cluster::Cluster;
+use crate::tables::coordinates::Coordinates;
 use crate::tables::intentions::Intentions;
-use crate::tables::kv::Kv;
+use crate::tables::kv::{Holders, Kv};
+use crate::tables::lock_delays::LockDelays;
 use crate::tables::nodes::Nodes;
+use crate::tables::prepared_queries::PreparedQueries;
 use crate::tables::services::Services;
+use crate::tables::sessions::Sessions;
 use crate::tables::tokens::Tokens;
 
 /// The replicated state. A clone is cheap and is a consistent snapshot.
@@ -26,10 +34,18 @@ pub struct Store {
     pub(crate) services: Services,
     pub(crate) checks: Checks,
     pub(crate) kv: Kv,
+    pub(crate) sessions: Sessions,
+    pub(crate) lock_delays: LockDelays,
     pub(crate) intentions: Intentions,
     pub(crate) tokens: Tokens,
     pub(crate) cluster: Cluster,
+    pub(crate) coordinates: Coordinates,
+    pub(crate) prepared_queries: PreparedQueries,
     pub(crate) replies: Replies,
+    /// The index of the last restore: no answer has a smaller one.
+    pub(crate) floor: Index,
+    /// A snapshot that is being restored.
+    pub(crate) staged: Option<Arc<Staged>>,
 }
 
 /// What applying a command did.
@@ -62,10 +78,16 @@ impl Store {
             services: Services::default(),
             checks: Checks::default(),
             kv: Kv::default(),
+            sessions: Sessions::default(),
+            lock_delays: LockDelays::default(),
             intentions: Intentions::default(),
             tokens: Tokens::default(),
             cluster: Cluster::default(),
+            coordinates: Coordinates::default(),
+            prepared_queries: PreparedQueries::default(),
             replies: Replies::default(),
+            floor: Index::default(),
+            staged: None,
         }
     }
 
@@ -91,7 +113,9 @@ impl Store {
             return Applied { outcome: outcome.clone(), changes: Changes::default() };
         }
         self.kv.reap(self.leader_time);
+        self.lock_delays.reap(self.leader_time);
         self.tokens.reap(self.leader_time);
+        self.reap_staged();
         self.index = self.index.next();
         let mut commit = Commit { at: self.index, now: self.leader_time, changes: Changes::default() };
         let effect = self.carry_out(&mut commit, &envelope.command).unwrap_or_else(Effect::Refused);
@@ -107,7 +131,14 @@ impl Store {
             Command::Register(it) => self.register(commit, it),
             Command::RegisterWithin(it) => self.register_within(commit, it),
             Command::Deregister(it) => self.deregister(commit, it),
-            Command::Kv(it) => self.kv.apply(commit, indexes, it),
+            Command::Kv(it) => {
+                let holders = Holders { sessions: &self.sessions, delays: &self.lock_delays };
+                self.kv.apply(commit, indexes, holders, it)
+            }
+            Command::SessionCreate(it) => self.create_session(commit, it),
+            Command::SessionDestroy(it) => self.destroy_session(commit, it),
+            Command::SessionsExpire(ids) => Ok(self.expire_sessions(commit, ids)),
+            Command::Transaction(it) => self.transact(commit, it),
             Command::IntentionsSet(it) => self.intentions.set_entry(commit, indexes, it),
             Command::IntentionsDelete(it) => Ok(self.intentions.delete_entry(commit, indexes, it)),
             Command::IntentionUpsert(it) => self.intentions.upsert(commit, indexes, it),
@@ -119,7 +150,17 @@ impl Store {
             Command::ClusterInitialize(it) => Ok(self.cluster.initialize(it)),
             Command::AuthorityInitialize(it) => Ok(self.cluster.initialize_authority(commit, indexes, it)),
             Command::ServiceClaim(it) => self.cluster.claim(it),
+            Command::CoordinatesSet(rows) => Ok(self.set_coordinates(commit, rows)),
             Command::ServerRemoved(id) => Ok(self.cluster.remember_removed(id)),
+            Command::NodeLogin(it) => self.node_login(commit, it),
+            Command::AuthorityConfigure(it) => self.cluster.configure_authority(commit, indexes, it),
+            Command::LoginRenew(it) => self.login_renew(commit, it),
+            Command::RestorePart(it) => self.restore_part(commit, it),
+            Command::RestoreCommit(it) => self.restore_commit(commit, it),
+            Command::RestoreAbort(id) => Ok(self.restore_abort(id)),
+            Command::AutopilotSet(it) => Ok(self.cluster.set_autopilot(commit, indexes, it)),
+            Command::PreparedQuerySet(it) => self.set_prepared_query(commit, it),
+            Command::PreparedQueryDelete(it) => self.prepared_queries.delete(commit, indexes, it),
         }
     }
 
@@ -131,6 +172,11 @@ impl Store {
     /// The mesh CA with its sealed keys, for the server that signs; none before the first leader has made it.
     pub fn authority(&self) -> Option<&AuthorityRecord> {
         self.cluster.authority.as_deref()
+    }
+
+    /// How the leader looks after the servers of raft; none before the first leader has said it.
+    pub fn autopilot(&self) -> Option<&AutopilotConfig> {
+        self.cluster.autopilot.as_deref()
     }
 
     /// Whether the server with this raft id was removed for ever.

@@ -116,6 +116,9 @@ fn places(query: &Query) -> Vec<Place> {
     let under = |table, key: &str| Place::new(table, key, true);
     let all = |table| under(table, "");
     match query {
+        Query::Selected(it) => places(&it.query),
+        Query::Coordinates => vec![all(Table::Coordinates)],
+        Query::CoordinatesOf(name) => vec![exact(Table::Coordinates, &name.key())],
         Query::KvGet(key) => vec![exact(Table::Kv, key)],
         Query::KvList(prefix) => vec![under(Table::Kv, prefix)],
         Query::KvKeys(it) => vec![under(Table::Kv, &it.prefix)],
@@ -132,13 +135,24 @@ fn places(query: &Query) -> Vec<Place> {
         Query::NodeServices(name) | Query::HealthNode(name) => vec![exact(Table::NodeContents, &name.key())],
         Query::HealthState(it) if it.node_meta.is_empty() => vec![all(Table::Checks)],
         Query::HealthState(_) => vec![all(Table::Checks), all(Table::Nodes)],
-        Query::CaRoots => vec![all(Table::Authority)],
+        Query::CaRoots | Query::AuthoritySettings => vec![all(Table::Authority)],
+        Query::Autopilot => vec![all(Table::Autopilot)],
         Query::Intentions | Query::ServiceIntentionsList => vec![all(Table::Intentions)],
         Query::IntentionExact(it) => vec![exact(Table::Intentions, &it.destination)],
         Query::IntentionMatch(it) if it.by_source => vec![all(Table::Intentions)],
         Query::IntentionMatch(it) => {
             vec![exact(Table::Intentions, &it.name), exact(Table::Intentions, WILDCARD)]
         }
+        Query::Session(id) => vec![exact(Table::Sessions, id)],
+        Query::NodeSessions(node) => vec![exact(Table::NodeSessions, &node.key())],
+        Query::Sessions => vec![all(Table::Sessions)],
+        // It never waits.
+        Query::Transaction(_) => Vec::new(),
         Query::ServiceIntentions(name) => vec![exact(Table::Intentions, name)],
+        // What a query finds is not waited for; of all others the index is the table's.
+        Query::PreparedQuery(_)
+        | Query::PreparedQueries
+        | Query::PreparedQueryExplain(_)
+        | Query::PreparedQueryExecute(_) => vec![all(Table::PreparedQueries)],
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use lictor_state::Store;
 use lictor_state::access::{Authorized, Duty};
 use lictor_types::command::{
-    Deregistration, Effect, IntentionDelete, IntentionUpsert, KvCommand, Registration, ServiceClaim,
+    Deregistration, Effect, IntentionDelete, IntentionUpsert, KvCommand, LoginRenewal, NameRight, NodeLogin,
+    Registration, ServiceClaim,
 };
 use lictor_types::query::{KeysQuery, ServiceQuery};
 use lictor_types::token::JoinToken;
@@ -128,12 +129,24 @@ fn token(chance: &mut Chance, now: u64) -> Command {
         create_index: Index(0),
         modify_index: Index(0),
         login_node: chance.one_in(2).then(|| chance.pick(&NODES).into()),
+        login_node_id: chance.one_in(2).then(|| chance.pick(&["i1", "i2"]).into()),
     })
+}
+
+fn login(chance: &mut Chance, now: u64, lookup: [u8; 32]) -> Command {
+    if chance.one_in(3) {
+        let node = chance.pick(&NODES).parse().unwrap();
+        return Command::LoginRenew(LoginRenewal { node, expiration_time: Timestamp(now + chance.below(600_000)) });
+    }
+    let Command::TokenSet(mut token) = token(chance, now) else { unreachable!("a token is set") };
+    token.login_node = Some(chance.pick(&NODES).into());
+    let right = [NameRight::FirstCome, NameRight::Named, NameRight::Proven][chance.below(3) as usize];
+    Command::NodeLogin(Box::new(NodeLogin { token, join_token: chance.one_in(2).then(|| lookup.into()), right }))
 }
 
 fn command(chance: &mut Chance, now: u64) -> Command {
     let lookup = [chance.below(3) as u8; 32];
-    match chance.below(16) {
+    match chance.below(17) {
         0..5 => kv(chance),
         5..9 => registration(chance),
         9 | 10 => deregistration(chance),
@@ -160,7 +173,9 @@ fn command(chance: &mut Chance, now: u64) -> Command {
             services: Vec::new(),
             reusable: chance.one_in(2),
             expiration_time: Timestamp(now + chance.below(600_000)),
+            node: chance.one_in(2).then(|| chance.pick(&NODES).parse().unwrap()),
         }),
+        15 => login(chance, now, lookup),
         _ if chance.one_in(2) => Command::ServerRemoved(chance.below(3).to_string()),
         _ => Command::ServiceClaim(ServiceClaim {
             service: chance.pick(&SERVICES).into(),

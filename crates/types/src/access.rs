@@ -31,6 +31,15 @@ pub enum Resource {
     /// The cluster as such; has no name.
     #[n(7)]
     Operator,
+    /// The sessions of a node.
+    #[n(20)]
+    Session,
+    /// User events by their name.
+    #[n(40)]
+    Event,
+    /// Prepared queries by their name.
+    #[n(41)]
+    Query,
 }
 
 impl Resource {
@@ -44,6 +53,9 @@ impl Resource {
             Self::Intention => "intention",
             Self::Key | Self::KeyPrefix => "key",
             Self::Operator => "operator",
+            Self::Session => "session",
+            Self::Event => "event",
+            Self::Query => "query",
         }
     }
 }

@@ -24,6 +24,59 @@ pub struct AuthorityRecord {
     /// The intermediate's key, sealed.
     #[cbor(n(4), with = "minicbor::bytes")]
     pub sealed_intermediate_key: Vec<u8>,
+    /// How it signs; the defaults until somebody sets it.
+    #[n(60)]
+    pub settings: Option<AuthoritySettings>,
+}
+
+/// How the mesh CA signs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AuthoritySettings {
+    /// Seconds that the leaf of a service is valid (`LeafCertTTL`).
+    #[n(0)]
+    pub leaf_seconds: u64,
+    /// Leaves that one server signs in a second (`CSRMaxPerSecond`); 0 for any number.
+    #[n(1)]
+    pub signatures_per_second: u32,
+    /// When it was set.
+    #[n(2)]
+    pub modify_index: Index,
+}
+
+/// Seconds of an hour.
+const HOUR: u64 = 3600;
+
+impl AuthoritySettings {
+    /// The shortest life of a leaf; Consul's.
+    pub const LEAF_SECONDS_MIN: u64 = HOUR;
+    /// The longest: three of it fit into the intermediate's 8760 hours, so that a leaf never comes near its issuer's end.
+    pub const LEAF_SECONDS_MAX: u64 = 8760 * HOUR / 3;
+
+    /// Whether the CA can sign like that.
+    ///
+    /// # Errors
+    /// Says what is wrong, as Consul does.
+    pub fn check(&self) -> Result<(), String> {
+        if self.leaf_seconds < Self::LEAF_SECONDS_MIN {
+            return Err("leaf cert TTL must be greater or equal than 1h".into());
+        }
+        if self.leaf_seconds > Self::LEAF_SECONDS_MAX {
+            return Err(format!(
+                "Intermediate Cert TTL must be greater or equal than 3 * LeafCertTTL (>=3h): it is 8760h, so LeafCertTTL \
+                 can be {}h at most",
+                Self::LEAF_SECONDS_MAX / HOUR
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for AuthoritySettings {
+    /// Consul's defaults.
+    fn default() -> Self {
+        Self { leaf_seconds: 72 * HOUR, signatures_per_second: 50, modify_index: Index(0) }
+    }
 }
 
 /// A root certificate.

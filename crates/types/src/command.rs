@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
-use crate::authority::AuthorityRecord;
+use crate::archive::{RestoreCommit, RestorePart, TransferId};
+use crate::authority::{AuthorityRecord, AuthoritySettings};
+use crate::autopilot::AutopilotSet;
+use crate::prepared_query::{PreparedQueryDelete, PreparedQuerySet};
+use crate::session::SessionDestroy;
 use crate::token::JoinToken;
+use crate::transaction::TransactionOutcome;
 use crate::{
-    CheckId, HealthCheck, Index, NodeName, NodeService, Refusal, Requirement, ServiceId, ServiceIntentions,
-    SourceIntention, Timestamp, Token, json,
+    CheckId, HealthCheck, Index, NodeCoordinate, NodeName, NodeService, Refusal, Requirement, ServiceId,
+    ServiceIntentions, Session, SourceIntention, Timestamp, Token, Transaction, json,
 };
 
 /// A request's id: made by the first agent that takes it and kept over every retry and relay.
@@ -82,6 +88,49 @@ pub enum Command {
     /// everything; nobody sends it.
     #[n(15)]
     RegisterWithin(#[n(0)] Box<BoundedRegistration>),
+    /// Lets a node in: uses its join token up and sets the token of its login, both or neither; refused when the name is
+    /// another's.
+    #[n(60)]
+    NodeLogin(#[n(0)] Box<NodeLogin>),
+    /// The token of a node's login lives on; refused when there is none.
+    #[n(61)]
+    LoginRenew(#[n(0)] LoginRenewal),
+    /// Sets how the mesh CA signs.
+    #[n(62)]
+    AuthorityConfigure(#[n(0)] AuthoritySettings),
+    /// Makes a session.
+    #[n(20)]
+    SessionCreate(#[n(0)] Session),
+    /// Ends a session.
+    #[n(21)]
+    SessionDestroy(#[n(0)] SessionDestroy),
+    /// Ends the sessions with these ids, which nobody renewed in time.
+    #[n(22)]
+    SessionsExpire(#[n(0)] Vec<String>),
+    /// Several operations, all or none.
+    #[n(23)]
+    Transaction(#[n(0)] Transaction),
+    /// Lays a part of a snapshot aside that is being restored.
+    #[n(70)]
+    RestorePart(#[n(0)] RestorePart),
+    /// Replaces the state by what was laid aside.
+    #[n(71)]
+    RestoreCommit(#[n(0)] RestoreCommit),
+    /// Drops what was laid aside.
+    #[n(72)]
+    RestoreAbort(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
+    /// Sets how the leader looks after the servers of raft.
+    #[n(50)]
+    AutopilotSet(#[n(0)] AutopilotSet),
+    /// Where nodes are in the space of round-trip times; of nodes that are not there nothing is kept.
+    #[n(30)]
+    CoordinatesSet(#[n(0)] Vec<NodeCoordinate>),
+    /// Stores a prepared query.
+    #[n(40)]
+    PreparedQuerySet(#[n(0)] Box<PreparedQuerySet>),
+    /// Removes a prepared query.
+    #[n(41)]
+    PreparedQueryDelete(#[n(0)] PreparedQueryDelete),
 }
 
 impl std::fmt::Debug for AuthorityRecord {
@@ -166,6 +215,47 @@ pub struct Registration {
     pub skip_node_update: bool,
 }
 
+/// A node that is let in.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct NodeLogin {
+    /// Its token; `login_node` and `login_node_id` say who it is.
+    #[n(0)]
+    pub token: Token,
+    /// HMAC of the join token that it showed, if it did.
+    #[n(1)]
+    pub join_token: Option<ByteArray<32>>,
+    /// What its proof says of its name.
+    #[n(2)]
+    pub right: NameRight,
+}
+
+/// What a proof says of the node name that it is shown for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum NameRight {
+    /// Nothing: the name must be free, or this node's own.
+    #[n(0)]
+    FirstCome,
+    /// Whoever made the proof gave it this name: it may also be that of a row which no agent stands behind.
+    #[n(1)]
+    Named,
+    /// Nobody else can have the name now: it is a pod's, and Kubernetes says that this is the pod.
+    #[n(2)]
+    Proven,
+}
+
+/// The token of a node's login lives on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LoginRenewal {
+    /// The node.
+    #[n(0)]
+    pub node: NodeName,
+    /// When its token ends now; never earlier than before.
+    #[n(1)]
+    pub expiration_time: Timestamp,
+}
+
 /// A registration with what its asker may.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -216,7 +306,7 @@ pub struct KvCommand {
 }
 
 /// What to do with a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum KvVerb {
     /// Store.
     #[n(0)]
@@ -233,6 +323,12 @@ pub enum KvVerb {
     /// Remove everything that starts with the key.
     #[n(4)]
     DeleteTree,
+    /// Take the lock for this session and store, if nobody else holds it and no lock-delay runs.
+    #[n(20)]
+    Lock(#[n(0)] String),
+    /// Give the lock of this session back and store, if it holds it.
+    #[n(21)]
+    Unlock(#[n(0)] String),
 }
 
 /// Sets all intentions of one destination.
@@ -307,4 +403,7 @@ pub enum Effect {
     /// It cannot be done, so nothing changed.
     #[n(2)]
     Refused(#[n(0)] Refusal),
+    /// It was a transaction; with errors in it, nothing changed.
+    #[n(20)]
+    Transaction(#[n(0)] Box<TransactionOutcome>),
 }

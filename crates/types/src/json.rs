@@ -77,6 +77,16 @@ impl Opaque {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// What is kept under `name`.
+    pub fn get(&self, name: &str) -> Option<&serde_json::Value> {
+        self.0.get(name)
+    }
+
+    /// The text under `name`; empty when there is none.
+    pub fn text(&self, name: &str) -> &str {
+        self.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
 }
 
 impl Serialize for Opaque {

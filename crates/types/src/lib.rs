@@ -4,11 +4,15 @@
 //! field number, see [`encoding`]). Data only: nothing here does IO, waits, or decides.
 
 pub mod access;
+pub mod archive;
 pub mod authority;
+pub mod autopilot;
 pub mod check;
 pub mod command;
+pub mod coordinate;
 pub mod duration;
 pub mod encoding;
+pub mod event;
 pub mod freshness;
 pub mod index;
 pub mod intention;
@@ -17,16 +21,21 @@ pub mod kv;
 pub mod member;
 pub mod name;
 pub mod node;
+pub mod prepared_query;
 pub mod query;
 pub mod refusal;
 pub mod rpc;
+pub mod selection;
 pub mod service;
+pub mod session;
 pub mod token;
+pub mod transaction;
 
 pub use access::{Access, Requirement, Resource};
 pub use authority::{AuthorityRecord, CaRoot, CaRoots, LeafCertificate};
 pub use check::{CheckStatus, HealthCheck};
 pub use command::{Command, Deregistration, Envelope, KvVerb, Outcome, Registration, RequestId};
+pub use coordinate::{Coordinate, NodeCoordinate};
 pub use freshness::{Block, Consistency, Freshness};
 pub use index::{Index, Timestamp};
 pub use intention::{Action, Intention, ServiceIntentions, SourceIntention};
@@ -37,5 +46,8 @@ pub use node::Node;
 pub use query::{Answer, Query, Read};
 pub use refusal::Refusal;
 pub use rpc::{Credential, Operation, Report};
+pub use selection::{Near, Selection};
 pub use service::{CheckServiceNode, NodeService, ServiceNode};
+pub use session::Session;
 pub use token::Token;
+pub use transaction::Transaction;

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
+use crate::authority::AuthoritySettings;
+use crate::autopilot::AutopilotConfig;
+use crate::prepared_query::{PreparedQuery, PreparedQueryExecute, PreparedQueryFound};
 use crate::{
-    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeName, ServiceIntentions, ServiceName,
-    ServiceNode, service::NodeServices,
+    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeCoordinate, NodeName, Selection,
+    ServiceIntentions, ServiceName, ServiceNode, Session,
+    service::NodeServices,
+    transaction::{TransactionOperation, TransactionOutcome},
 };
 
 /// A question.
@@ -66,6 +71,45 @@ pub enum Query {
     /// One node by name.
     #[n(17)]
     Node(#[n(0)] NodeName),
+    /// How the mesh CA signs.
+    #[n(60)]
+    AuthoritySettings,
+    /// One session by id.
+    #[n(20)]
+    Session(#[n(0)] String),
+    /// The sessions of a node.
+    #[n(21)]
+    NodeSessions(#[n(0)] NodeName),
+    /// All sessions.
+    #[n(22)]
+    Sessions,
+    /// A transaction that only looks.
+    #[n(23)]
+    Transaction(#[n(0)] Vec<TransactionOperation>),
+    /// How the leader looks after the servers of raft.
+    #[n(50)]
+    Autopilot,
+    /// Another question with a choice among its rows.
+    #[n(30)]
+    Selected(#[n(0)] Box<Selection>),
+    /// The coordinates of all nodes.
+    #[n(31)]
+    Coordinates,
+    /// The coordinates of one node.
+    #[n(32)]
+    CoordinatesOf(#[n(0)] NodeName),
+    /// One prepared query by its id.
+    #[n(40)]
+    PreparedQuery(#[n(0)] String),
+    /// All prepared queries.
+    #[n(41)]
+    PreparedQueries,
+    /// The prepared query that a name or id finds, rendered.
+    #[n(42)]
+    PreparedQueryExplain(#[n(0)] String),
+    /// What the prepared query finds that a name or id finds.
+    #[n(43)]
+    PreparedQueryExecute(#[n(0)] PreparedQueryExecute),
 }
 
 /// The keys under a prefix.
@@ -213,4 +257,25 @@ pub enum Answer {
     /// To `Node`.
     #[n(14)]
     Node(#[n(0)] Option<Node>),
+    /// To `AuthoritySettings`; none until the first leader has made the mesh CA.
+    #[n(60)]
+    AuthoritySettings(#[n(0)] Option<AuthoritySettings>),
+    /// To `Session`, `NodeSessions`, `Sessions`.
+    #[n(20)]
+    Sessions(#[n(0)] Vec<Session>),
+    /// To `Transaction`.
+    #[n(21)]
+    Transaction(#[n(0)] TransactionOutcome),
+    /// To `Autopilot`.
+    #[n(50)]
+    Autopilot(#[n(0)] AutopilotConfig),
+    /// To `Coordinates`, `CoordinatesOf`.
+    #[n(30)]
+    Coordinates(#[n(0)] Vec<NodeCoordinate>),
+    /// To `PreparedQuery`, `PreparedQueries`, `PreparedQueryExplain`.
+    #[n(40)]
+    PreparedQueries(#[n(0)] Vec<PreparedQuery>),
+    /// To `PreparedQueryExecute`.
+    #[n(41)]
+    PreparedQueryFound(#[n(0)] Box<PreparedQueryFound>),
 }

@@ -1,10 +1,15 @@
 //! What agents and servers say to each other. The same bytes as the log: no second set of message types.
 
+use std::time::Duration;
+
 use minicbor::{Decode, Encode};
 
+use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
+use crate::autopilot::{AutopilotState, RaftPeers, Standing};
+use crate::event::{EventBatch, FollowEvents, UserEvent};
 use crate::{
-    Command, Freshness, Index, LeafCertificate, Member, NodeName, Outcome, Query, Read, Refusal, RequestId,
-    Requirement, ServiceName,
+    Command, Freshness, Index, LeafCertificate, Member, NodeCoordinate, NodeName, Outcome, Query, Read, Refusal,
+    RequestId, Requirement, ServiceName, Session,
 };
 
 /// Who asks: the secret of an ACL token, or nobody.
@@ -110,6 +115,19 @@ pub enum Response {
     Refused(#[n(0)] Refusal),
 }
 
+impl Response {
+    /// The refusal for an answer of another kind than what was asked for.
+    pub fn unexpected(&self) -> Refusal {
+        let what = match self {
+            Self::Written(_) => "the outcome of a write",
+            Self::Read(_) => "an answer",
+            Self::Report(_) => "a report",
+            Self::Refused(_) => "a refusal",
+        };
+        Refusal::failed(format!("a server answered with {what} to another kind of request"))
+    }
+}
+
 /// A request that neither changes nor asks the replicated state alone.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Operation {
@@ -155,6 +173,85 @@ pub enum Operation {
     /// A login that another server took in: only the leader grants.
     #[n(13)]
     Login(#[n(0)] Box<Login>),
+    /// A server has renewed this node's certificate: the token of its login lives as long.
+    #[n(60)]
+    RenewLogin(#[n(0)] NodeName),
+    /// Give the session with this id another TTL of life.
+    #[n(20)]
+    RenewSession(#[n(0)] String),
+    /// Take a snapshot for a person.
+    #[n(70)]
+    SnapshotOpen(#[n(0)] SnapshotOpen),
+    /// Read it, piece by piece.
+    #[n(71)]
+    SnapshotRead(#[n(0)] SnapshotRead),
+    /// Begin to restore a snapshot.
+    #[n(72)]
+    RestoreOpen(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
+    /// Hand it over, piece by piece.
+    #[n(73)]
+    RestoreWrite(#[n(0)] RestoreWrite),
+    /// All is handed over: verify it and replace the state. Asked again until it is done.
+    #[n(74)]
+    RestoreFinish(#[cbor(n(0), with = "minicbor::bytes")] TransferId),
+    /// How many of what there are.
+    #[n(75)]
+    Usage,
+    /// Take the server with this `host:port` out of raft for ever.
+    #[n(50)]
+    RemoveServerAt(#[n(0)] String),
+    /// What the server with this raft id is to the cluster of the server that is asked.
+    #[n(51)]
+    Standing(#[n(0)] String),
+    /// The servers of raft as the leader sees them.
+    #[n(52)]
+    AutopilotState,
+    /// Hand the lead to the server with this raft id.
+    #[n(53)]
+    TransferLeaderTo(#[n(0)] String),
+    /// Who is in raft, as the leader knows it.
+    #[n(54)]
+    RaftPeers,
+    /// The same as the server that is asked knows it.
+    #[n(55)]
+    RaftPeersHere,
+    /// A server leaves raft on purpose and may come back with the log it has.
+    #[n(56)]
+    LeaveRaft(#[n(0)] String),
+    /// Where a node is in the space of round-trip times; the leader gathers these and writes them together.
+    #[n(30)]
+    UpdateCoordinate(#[n(0)] NodeCoordinate),
+    /// Send a user event to the agents.
+    #[n(40)]
+    FireEvent(#[n(0)] UserEvent),
+    /// The user events after a place in a server's ring, as soon as there is one.
+    #[n(41)]
+    FollowEvents(#[n(0)] FollowEvents),
+    /// Count a member that has failed as left.
+    #[n(42)]
+    ForceLeave(#[n(0)] ForceLeave),
+}
+
+impl Operation {
+    /// How long the answer may take on purpose.
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::FollowEvents(it) => Duration::from_millis(it.wait_millis),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Count a member that has failed as left.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ForceLeave {
+    /// Its name.
+    #[n(0)]
+    pub node: String,
+    /// Forget it altogether.
+    #[n(1)]
+    pub prune: bool,
 }
 
 /// Sign a leaf certificate.
@@ -179,6 +276,9 @@ pub struct CreateJoinToken {
     /// Seconds that it is valid.
     #[n(1)]
     pub valid_seconds: u64,
+    /// The only node that whoever uses it may be.
+    #[n(2)]
+    pub node: Option<NodeName>,
 }
 
 /// Where a server is reached.
@@ -229,6 +329,33 @@ pub enum Report {
     /// To `Login`.
     #[n(9)]
     Granted(#[n(0)] Box<LoginGrant>),
+    /// To `RenewSession`: none when there is no such session.
+    #[n(20)]
+    Session(#[n(0)] Option<Box<Session>>),
+    /// To `SnapshotOpen`.
+    #[n(70)]
+    SnapshotOpened(#[n(0)] SnapshotOpened),
+    /// To `SnapshotRead`.
+    #[n(71)]
+    SnapshotPiece(#[n(0)] SnapshotPiece),
+    /// To `RestoreFinish`: the index of the restored state; none while it is being worked on.
+    #[n(72)]
+    Restored(#[n(0)] Option<Index>),
+    /// To `Usage`.
+    #[n(73)]
+    Usage(#[n(0)] Usage),
+    /// To `Standing`.
+    #[n(50)]
+    Standing(#[n(0)] Standing),
+    /// To `AutopilotState`.
+    #[n(51)]
+    Autopilot(#[n(0)] Box<AutopilotState>),
+    /// To `RaftPeers`, `RaftPeersHere`.
+    #[n(52)]
+    RaftPeers(#[n(0)] RaftPeers),
+    /// To `FollowEvents`.
+    #[n(40)]
+    Events(#[n(0)] EventBatch),
 }
 
 /// Who leads, and who votes.
@@ -314,6 +441,9 @@ pub struct Login {
     /// The certificate signing request of the agent's own certificate, PEM.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub csr: Vec<u8>,
+    /// The node's id, a UUID: with it a node that comes back is known to be the one that has the name.
+    #[n(4)]
+    pub node_id: Option<String>,
 }
 
 /// What a login gets.

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::{Index, Timestamp};
+use crate::{Index, NodeName, Timestamp};
 
 /// The id that requests without a token carry in messages.
 pub const ANONYMOUS_ACCESSOR: &str = "00000000-0000-0000-0000-000000000002";
@@ -47,6 +47,9 @@ pub struct Token {
     /// The node whose login made it. The next login of that node replaces it, and it goes with the node.
     #[n(11)]
     pub login_node: Option<String>,
+    /// The id of that node.
+    #[n(60)]
+    pub login_node_id: Option<String>,
 }
 
 impl std::fmt::Debug for Token {
@@ -71,4 +74,7 @@ pub struct JoinToken {
     /// When it ends.
     #[n(3)]
     pub expiration_time: Timestamp,
+    /// The only node that whoever uses it may be; without it any name that is free.
+    #[n(4)]
+    pub node: Option<NodeName>,
 }

@@ -6,6 +6,19 @@
 #![allow(clippy::too_many_lines, reason = "one line per message")]
 #![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
 
+#[path = "golden/archive.rs"]
+mod archive;
+#[path = "golden/locks.rs"]
+mod locks;
+#[path = "golden/logins.rs"]
+mod logins;
+#[path = "golden/queries_and_events.rs"]
+mod queries_and_events;
+#[path = "golden/raft.rs"]
+mod raft;
+#[path = "golden/selection.rs"]
+mod selection;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
@@ -197,6 +210,7 @@ fn commands() -> Vec<(&'static str, Command)> {
                 create_index: Index(1),
                 modify_index: Index(2),
                 login_node: Some("web-1.apps".into()),
+                login_node_id: None,
             }),
         ),
         ("token-delete", Command::TokenDelete("11111111-2222-3333-4444-555555555555".into())),
@@ -207,6 +221,7 @@ fn commands() -> Vec<(&'static str, Command)> {
                 services: vec!["web".into()],
                 reusable: false,
                 expiration_time: Timestamp(9),
+                node: None,
             }),
         ),
         ("join-token-use", Command::JoinTokenUse([5; 32])),
@@ -224,6 +239,7 @@ fn commands() -> Vec<(&'static str, Command)> {
                 root: root(),
                 intermediate_pem: "-----BEGIN CERTIFICATE-----".into(),
                 sealed_root_key: vec![6],
+                settings: None,
                 sealed_intermediate_key: vec![7],
             }),
         ),
@@ -355,6 +371,7 @@ fn every_rpc_message_keeps_its_bytes() {
         node: "n1".parse().unwrap(),
         services: vec!["web".parse().unwrap()],
         csr: b"csr".to_vec(),
+        node_id: None,
     };
     let grant = LoginGrant {
         token: Credential::new("s"),
@@ -374,7 +391,7 @@ fn every_rpc_message_keeps_its_bytes() {
         ("sign-agent", Operation::SignAgent(b"csr".to_vec())),
         (
             "create-join-token",
-            Operation::CreateJoinToken(CreateJoinToken { services: vec!["web".into()], valid_seconds: 60 }),
+            Operation::CreateJoinToken(CreateJoinToken { services: vec!["web".into()], valid_seconds: 60, node: None }),
         ),
         ("join-server", Operation::JoinServer(server())),
         ("probe", Operation::Probe),

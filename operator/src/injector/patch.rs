@@ -5,9 +5,9 @@
 
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler,
-    ObjectFieldSelector, Pod, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecurityContext,
-    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, Lifecycle,
+    LifecycleHandler, ObjectFieldSelector, Pod, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+    SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -110,7 +110,8 @@ fn sidecar(injection: &Injection, default_image: &str) -> Container {
         }),
         readiness_probe: Some(Probe { period_seconds: Some(3), ..asking("/ready") }),
         lifecycle: Some(Lifecycle {
-            pre_stop: Some(LifecycleHandler { http_get: Some(health("/drain")), ..LifecycleHandler::default() }),
+            // From inside: nobody who merely reaches the pod can make it leave. There is no shell in the image.
+            pre_stop: Some(LifecycleHandler { exec: Some(drain()), ..LifecycleHandler::default() }),
             ..Lifecycle::default()
         }),
         resources: Some(resources()),
@@ -150,6 +151,11 @@ fn ports(services: usize) -> Vec<ContainerPort> {
 
 fn asking(path: &str) -> Probe {
     Probe { http_get: Some(health(path)), timeout_seconds: Some(2), failure_threshold: Some(3), ..Probe::default() }
+}
+
+fn drain() -> ExecAction {
+    let line = [BINARY.to_owned(), "sidecar".to_owned(), "drain".to_owned()];
+    ExecAction { command: Some([&line[..], &[format!("-health-address=127.0.0.1:{HEALTH_PORT}")]].concat()) }
 }
 
 fn health(path: &str) -> HTTPGetAction {

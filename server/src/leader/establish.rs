@@ -10,7 +10,7 @@ use lictor_types::token::JoinToken;
 use lictor_types::{Command, Index, Refusal, Timestamp, Token};
 
 use crate::datacenter::ServerDatacenter;
-use crate::leader::RETRY_INTERVAL;
+use crate::leader::{RETRY_INTERVAL, membership};
 use crate::operations::{SEAL_CONTEXT_INTERMEDIATE, SEAL_CONTEXT_ROOT, SEAL_CONTEXT_TOKEN};
 
 /// What the configuration wants to be there from the start.
@@ -51,6 +51,7 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
         };
         write(datacenter, Command::AuthorityInitialize(record)).await?;
     }
+    membership::establish(datacenter).await?;
     if let Some(secret) = &founding.initial_management {
         let lookup = datacenter.seal.token_lookup(secret);
         if datacenter.published.load().token(&lookup).is_none() {
@@ -67,6 +68,7 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
                 create_index: Index(0),
                 modify_index: Index(0),
                 login_node: None,
+                login_node_id: None,
             };
             write(datacenter, Command::TokenSet(token)).await?;
         }
@@ -77,6 +79,7 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
             services: Vec::new(),
             reusable: true,
             expiration_time: Timestamp(u64::MAX),
+            node: None,
         };
         if datacenter.published.load().join_token(&token.lookup).is_none() {
             write(datacenter, Command::JoinTokenSet(token)).await?;
@@ -87,7 +90,7 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
 
 async fn write(datacenter: &ServerDatacenter, command: Command) -> Result<(), Refusal> {
     match datacenter.write_as(Duty::Initialize, command).await?.effect {
-        Effect::Applied | Effect::NotApplied => Ok(()),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
         Effect::Refused(refusal) => Err(refusal),
     }
 }
@@ -139,6 +142,7 @@ fn new_authority(datacenter: &ServerDatacenter) -> Result<AuthorityRecord, Refus
         },
         intermediate_pem: parts.intermediate_certificate_pem.clone(),
         sealed_root_key: seal(&parts.root_key_pem, SEAL_CONTEXT_ROOT)?,
+        settings: None,
         sealed_intermediate_key: seal(&parts.intermediate_key_pem, SEAL_CONTEXT_INTERMEDIATE)?,
     })
 }

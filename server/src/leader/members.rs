@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lictor_agent::agent::tagged_addresses;
 use lictor_state::Store;
 use lictor_state::access::Duty;
 use lictor_types::check::SERF_HEALTH;
-use lictor_types::command::Effect;
+use lictor_types::command::{Effect, NameRight};
 use lictor_types::{
     CheckStatus, Command, Deregistration, HealthCheck, Member, MemberStatus, NodeName, NodeService, Refusal,
     Registration,
@@ -29,6 +30,8 @@ pub const POD_FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
 pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(72 * 3600);
 /// Between two looks when nobody is newly heard of.
 const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest pause before a member that could not be written is tried again.
+const TROUBLE_PAUSE_LONGEST: Duration = Duration::from_secs(8);
 /// Node meta that marks a pod.
 const META_POD: &str = "pod-uid";
 
@@ -43,6 +46,16 @@ pub struct MemberTable {
 struct Heard {
     member: Member,
     at: Instant,
+    /// The node that had the name before, by its id, and when it was last heard of: nobody else remembers, and its row in
+    /// the catalog holds the name until it has failed.
+    before: Option<(String, Instant)>,
+}
+
+/// A member that could not be written.
+struct Trouble {
+    text: String,
+    failures: u32,
+    next: Instant,
 }
 
 impl MemberTable {
@@ -51,7 +64,7 @@ impl MemberTable {
         let now = Instant::now();
         let mut members = self.members.lock();
         for member in catalog::members(store) {
-            members.entry(member.name.clone()).or_insert(Heard { member, at: now });
+            members.entry(member.name.clone()).or_insert(Heard { member, at: now, before: None });
         }
     }
 
@@ -62,11 +75,47 @@ impl MemberTable {
 
     /// A member says that it is there.
     pub(crate) fn heard_of(&self, member: Member) {
-        let heard = Heard { member, at: Instant::now() };
-        let before = self.members.lock().insert(heard.member.name.clone(), heard.clone());
-        if before.is_none_or(|before| before.member != heard.member) {
+        let mut members = self.members.lock();
+        let known = members.get(&member.name);
+        let is_news = known.is_none_or(|known| known.member != member);
+        let before = known.and_then(|known| match known.member.id == member.id {
+            true => known.before.clone(),
+            false => Some((known.member.id.clone(), known.at)),
+        });
+        members.insert(member.name.clone(), Heard { member, at: Instant::now(), before });
+        drop(members);
+        if is_news {
             self.changed.notify_one();
         }
+    }
+
+    /// Whether a node that logs in may have this name and this id, by who is alive.
+    ///
+    /// # Errors
+    /// 403: another member has one of them.
+    pub(crate) fn may_log_in(&self, node: &NodeName, id: &str, right: NameRight) -> Result<(), Refusal> {
+        let members = self.members.lock();
+        let others = members.values().map(|heard| &heard.member).filter(|it| it.status == MemberStatus::Alive);
+        for other in others {
+            let (same_name, same_id) = (other.name.key() == node.key(), other.id.eq_ignore_ascii_case(id));
+            if same_name && (other.is_server() || !same_id && right != NameRight::Proven) {
+                return Err(Refusal::permission_denied(format!(
+                    "the node name {:?} belongs to the member {} ({}), which is alive: give this agent another name with \
+                     -node, or stop that one",
+                    node.as_str(),
+                    other.id,
+                    other.address
+                )));
+            }
+            if same_id && !same_name && !id.is_empty() {
+                return Err(Refusal::permission_denied(format!(
+                    "the node id {id} is that of the member {}, which is alive: every agent needs a data directory of its \
+                     own",
+                    other.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// A member leaves on purpose.
@@ -76,6 +125,19 @@ impl MemberTable {
             heard.at = Instant::now();
         }
         self.changed.notify_one();
+    }
+
+    /// Counts a member that has failed as left; whether it is known at all. One that is alive would say so again at once, so
+    /// it stays as it is.
+    pub(crate) fn force_left(&self, node: &str) -> bool {
+        let mut members = self.members.lock();
+        let found = members.values_mut().find(|heard| heard.member.name.as_str().eq_ignore_ascii_case(node));
+        let Some(heard) = found else { return false };
+        if heard.member.status == MemberStatus::Failed {
+            heard.member.status = MemberStatus::Left;
+            self.changed.notify_one();
+        }
+        true
     }
 
     /// Everybody, by name.
@@ -96,6 +158,13 @@ impl MemberTable {
         members.values().map(|heard| (heard.member.clone(), now.duration_since(heard.at))).collect()
     }
 
+    /// Whether the node with this id, which had the name before, was not heard of in time.
+    fn has_failed_before(&self, node: &NodeName, id: &str) -> bool {
+        let members = self.members.lock();
+        let before = members.get(node).and_then(|heard| heard.before.as_ref());
+        before.is_some_and(|(before, at)| before.eq_ignore_ascii_case(id) && at.elapsed() > FAILED_AFTER)
+    }
+
     fn forget(&self, node: &NodeName) {
         self.members.lock().remove(node);
     }
@@ -103,14 +172,37 @@ impl MemberTable {
 
 /// Keeps the catalog's nodes equal to the members, for as long as this server leads.
 pub(crate) async fn reconcile(datacenter: &ServerDatacenter) {
+    let mut troubled: BTreeMap<NodeName, Trouble> = BTreeMap::new();
     loop {
-        for (member, silent) in datacenter.members.review(Instant::now()) {
-            if let Err(refusal) = reconcile_one(datacenter, &member, silent).await {
-                tracing::warn!(node = %member.name, %refusal, "could not write a member into the catalog");
+        let members = datacenter.members.review(Instant::now());
+        troubled.retain(|node, _| members.iter().any(|(member, _)| member.name == *node));
+        for (member, silent) in members {
+            if troubled.get(&member.name).is_some_and(|trouble| Instant::now() < trouble.next) {
+                continue;
+            }
+            match reconcile_one(datacenter, &member, silent).await {
+                Ok(()) => {
+                    if let Some(trouble) = troubled.remove(&member.name) {
+                        tracing::info!(node = %member.name, attempts = trouble.failures + 1, "wrote the member at last");
+                    }
+                }
+                Err(refusal) => note_trouble(&mut troubled, &member.name, refusal),
             }
         }
         let _either = tokio::time::timeout(RECONCILE_INTERVAL, datacenter.members.changed.notified()).await;
     }
+}
+
+/// Says once what is wrong with a member, again when it is something else, and lets it rest for a growing while.
+fn note_trouble(troubled: &mut BTreeMap<NodeName, Trouble>, node: &NodeName, refusal: Refusal) {
+    let known = troubled.get(node);
+    let failures = known.map_or(0, |trouble| trouble.failures);
+    if known.is_none_or(|trouble| trouble.text != refusal.text) {
+        tracing::warn!(%node, %refusal, "could not write a member into the catalog; trying again, but silently");
+    }
+    let pause = RECONCILE_INTERVAL.saturating_mul(1 << failures.min(8)).min(TROUBLE_PAUSE_LONGEST);
+    let trouble = Trouble { text: refusal.text, failures: failures + 1, next: Instant::now() + pause };
+    troubled.insert(node.clone(), trouble);
 }
 
 async fn reconcile_one(datacenter: &ServerDatacenter, member: &Member, silent: Duration) -> Result<(), Refusal> {
@@ -131,6 +223,7 @@ async fn reconcile_one(datacenter: &ServerDatacenter, member: &Member, silent: D
             })
         })
     } else {
+        declare_predecessor_failed(datacenter, &member.name, &member.id).await?;
         registration(datacenter, member).map(|it| Command::Register(Box::new(it)))
     };
     if let Some(command) = command
@@ -144,10 +237,38 @@ async fn reconcile_one(datacenter: &ServerDatacenter, member: &Member, silent: D
     Ok(())
 }
 
+/// The name belongs to the node that had it until that one has failed. When another node speaks under the name now, only
+/// this says so of the old one.
+async fn declare_predecessor_failed(datacenter: &ServerDatacenter, name: &NodeName, id: &str) -> Result<(), Refusal> {
+    let store = datacenter.published.load();
+    let Some((row, _)) = catalog::of_node(&store, name) else { return Ok(()) };
+    let is_done = row.id.eq_ignore_ascii_case(id)
+        || catalog::serf_health(&store, name).is_none_or(|status| status == CheckStatus::Critical);
+    if is_done || !datacenter.members.has_failed_before(name, &row.id) {
+        return Ok(());
+    }
+    let registration = Registration {
+        id: String::new(),
+        node: row.name,
+        address: row.address,
+        datacenter: row.datacenter,
+        tagged_addresses: BTreeMap::new(),
+        node_meta: BTreeMap::new(),
+        service: None,
+        check: Some(serf_health(MemberStatus::Failed)),
+        checks: Vec::new(),
+        skip_node_update: true,
+    };
+    match datacenter.write_as(Duty::Reconcile, Command::Register(Box::new(registration))).await?.effect {
+        Effect::Refused(refusal) => Err(refusal),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
+    }
+}
+
 /// What must be written about `member`; nothing when the catalog says it already.
 fn registration(datacenter: &ServerDatacenter, member: &Member) -> Option<Registration> {
     let store = datacenter.published.load();
-    let check = serf_health(member);
+    let check = serf_health(member.status);
     let service = member.is_server().then(|| consul_service(member));
     let known = catalog::of_node(&store, &member.name);
     let is_right = known.is_some_and(|(node, services)| {
@@ -161,7 +282,7 @@ fn registration(datacenter: &ServerDatacenter, member: &Member) -> Option<Regist
         node: member.name.clone(),
         address: member.address.clone(),
         datacenter: datacenter.settings.datacenter.clone(),
-        tagged_addresses: lan_addresses(&member.address),
+        tagged_addresses: tagged_addresses(&member.address),
         node_meta: member.meta.clone(),
         service,
         check: Some(check),
@@ -170,16 +291,8 @@ fn registration(datacenter: &ServerDatacenter, member: &Member) -> Option<Regist
     })
 }
 
-fn lan_addresses(address: &str) -> BTreeMap<String, String> {
-    let family = if address.contains(':') { "ipv6" } else { "ipv4" };
-    ["lan".to_owned(), "wan".to_owned(), format!("lan_{family}"), format!("wan_{family}")]
-        .into_iter()
-        .map(|tag| (tag, address.to_owned()))
-        .collect()
-}
-
-fn serf_health(member: &Member) -> HealthCheck {
-    let (status, output) = match member.status {
+fn serf_health(status: MemberStatus) -> HealthCheck {
+    let (status, output) = match status {
         MemberStatus::Alive | MemberStatus::Leaving => (CheckStatus::Passing, "Agent alive and reachable"),
         MemberStatus::Left | MemberStatus::Failed => (CheckStatus::Critical, "Agent not live or unreachable"),
     };
@@ -207,5 +320,66 @@ fn consul_service(member: &Member) -> NodeService {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
         ..NodeService::new("consul".parse().expect("a constant that is a legal service name"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str, id: &str, role: &str) -> Member {
+        Member {
+            name: name.parse().unwrap(),
+            id: id.into(),
+            address: "127.0.0.1".into(),
+            port: 8301,
+            tags: BTreeMap::from([("role".to_owned(), role.to_owned())]),
+            meta: BTreeMap::new(),
+            status: MemberStatus::Alive,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_logs_in_takes_no_name_and_no_id_of_a_live_member() {
+        let table = MemberTable::default();
+        table.heard_of(member("web-1", "a", "node"));
+        table.heard_of(member("server-1", "s", "consul"));
+        let may = |name: &str, id: &str, right| table.may_log_in(&name.parse().unwrap(), id, right).is_ok();
+        for right in [NameRight::FirstCome, NameRight::Named] {
+            assert!(!may("web-1", "b", right) && !may("WEB-1", "", right), "{right:?}");
+        }
+        assert!(may("web-1", "a", NameRight::FirstCome), "the same node comes back");
+        assert!(may("web-1", "b", NameRight::Proven), "the pod before it is gone");
+        assert!(!may("server-1", "s", NameRight::Proven), "a server's name is never given");
+        assert!(!may("web-2", "a", NameRight::Named), "an id is one node's");
+        tokio::time::advance(FAILED_AFTER + Duration::from_secs(1)).await;
+        table.review(Instant::now());
+        assert!(may("web-1", "b", NameRight::FirstCome), "its owner has failed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_predecessor_has_failed_when_it_was_not_heard_of_in_time_under_the_name_of_another() {
+        let (table, name) = (MemberTable::default(), "web-1".parse().unwrap());
+        table.heard_of(member("web-1", "a", "node"));
+        tokio::time::advance(FAILED_AFTER / 2).await;
+        table.heard_of(member("web-1", "b", "node"));
+        assert!(!table.has_failed_before(&name, "a"));
+        tokio::time::advance(FAILED_AFTER).await;
+        table.heard_of(member("web-1", "b", "node"));
+        assert!(table.has_failed_before(&name, "A") && !table.has_failed_before(&name, "b"));
+        table.heard_of(member("web-1", "a", "node"));
+        assert!(!table.has_failed_before(&name, "a"), "it is back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_of_a_member_that_cannot_be_written_grows() {
+        let (mut troubled, node) = (BTreeMap::new(), "web-1".parse().unwrap());
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            note_trouble(&mut troubled, &node, Refusal::failed("no"));
+            pauses.push(troubled[&node].next.duration_since(Instant::now()));
+        }
+        assert_eq!(pauses[0], RECONCILE_INTERVAL);
+        assert!(pauses.is_sorted() && pauses[7] == TROUBLE_PAUSE_LONGEST, "{pauses:?}");
     }
 }

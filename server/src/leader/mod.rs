@@ -1,15 +1,21 @@
 //! What only the leader does, for as long as it leads.
 //!
 //! - [`establish`]: what a cluster must have before anything else: its name, the mesh CA, the management token.
+//! - [`coordinates`]: where nodes are, written in batches.
 //! - [`members`]: who is alive, written into the catalog.
 //! - [`membership`]: which servers vote.
+//! - [`sessions`]: which sessions nobody renewed in time.
+//! - [`autopilot`]: how the servers of raft are.
 //!
 //! A duty never waits for another and holds nothing that a new leader would miss: it looks at the state again.
 
+pub(crate) mod autopilot;
 mod catalog;
+pub mod coordinates;
 pub mod establish;
 pub mod members;
 pub mod membership;
+pub mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +43,9 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
             }
             duties.stop(Duration::from_secs(5)).await;
             datacenter.members.end();
+            datacenter.sessions.end();
+            datacenter.health.end();
+            datacenter.coordinates.end();
             tracing::info!("cluster leadership lost");
         }
         if leader.changed().await.is_err() {
@@ -47,10 +56,15 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
 
 fn start_duties(datacenter: &Arc<ServerDatacenter>, founding: &Arc<Founding>, duties: &Tasks) {
     datacenter.members.start(&datacenter.published.load());
+    datacenter.sessions.start(&datacenter.published.load());
     let (here, founding) = (Arc::clone(datacenter), Arc::clone(founding));
     duties.spawn(async move { establish::until_done(&here, &founding).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { members::reconcile(&here).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { membership::keep(&here).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { sessions::expire(&here).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { coordinates::write(&here).await });
 }

@@ -193,6 +193,7 @@ mod tests {
             node: format!("pod-1.{namespace}").parse().unwrap(),
             services: services.iter().map(|it| it.parse().unwrap()).collect(),
             csr: Vec::new(),
+            node_id: None,
         }
     }
 

@@ -3,6 +3,10 @@
 //! The one protocol that takes no client certificate. The server says its trust domain; the client sends a proof and a
 //! signing request; the reply carries an ACL token that may be what was asked for, the certificate, and the CA's roots.
 //! The proof is a Kubernetes ServiceAccount token or the secret of a join token.
+//!
+//! Invariants
+//! - A login gets the name of a node only if that is free, its own, or given to it by its proof; never a server's.
+//! - A login uses its join token up and gets its token in one command, or does neither.
 
 pub mod kubernetes;
 mod review;
@@ -12,9 +16,9 @@ use std::time::Duration;
 use lictor_agent::rpc::login;
 use lictor_runtime::Stream;
 use lictor_state::access::Duty;
-use lictor_types::command::Effect;
+use lictor_types::command::{Effect, LoginRenewal, NameRight, NodeLogin};
 use lictor_types::rpc::{Credential, Login, LoginGrant, LoginHello, LoginReply, Operation, Report};
-use lictor_types::{Command, Index, Refusal, ServiceName, Timestamp, Token};
+use lictor_types::{Command, Index, NodeName, Refusal, ServiceName, Timestamp, Token};
 
 use crate::datacenter::ServerDatacenter;
 use crate::leader::establish::seal_secret;
@@ -59,21 +63,33 @@ pub(crate) async fn serve(datacenter: &ServerDatacenter, address: &str, mut stre
     }
 }
 
+/// What a proof is worth.
+struct Judged {
+    services: Vec<ServiceName>,
+    right: NameRight,
+    /// HMAC of the join token, which the login uses up.
+    join_token: Option<[u8; 32]>,
+}
+
 /// Judges a login and grants it; on the leader.
 pub(crate) async fn grant(datacenter: &ServerDatacenter, request: &Login) -> Result<LoginGrant, Refusal> {
-    let services = match &datacenter.logins.kubernetes {
+    let judged = match &datacenter.logins.kubernetes {
         Some(kubernetes) if kubernetes::looks_like_token(&request.proof) => {
-            let services = kubernetes.review(request).await?;
-            for claim in &services.claims {
+            let granted = kubernetes.review(request).await?;
+            for claim in &granted.claims {
                 applied(datacenter, Command::ServiceClaim(claim.clone())).await?;
             }
-            services.names
+            Judged { services: granted.names, right: NameRight::Proven, join_token: None }
         }
-        _ => use_join_token(datacenter, request).await?,
+        _ => judge_join_token(datacenter, request).await?,
     };
+    // The state knows who has a name; who is alive this moment, only the members do.
+    let id = request.node_id.as_deref().unwrap_or_default();
+    datacenter.members.may_log_in(&request.node, id, judged.right)?;
+    refuse_servers_name(datacenter, request)?;
     // The certificate first: if it cannot be signed, no token is left behind.
     let leaf = datacenter.sign_for_node(request.node.as_str(), &request.csr)?;
-    let token = new_token(datacenter, request, &services).await?;
+    let token = let_in(datacenter, request, judged, leaf.valid_before).await?;
     let store = datacenter.published.load();
     let authority = store.authority().ok_or_else(|| Refusal::failed("the mesh CA does not exist yet"))?;
     Ok(LoginGrant {
@@ -87,8 +103,28 @@ pub(crate) async fn grant(datacenter: &ServerDatacenter, request: &Login) -> Res
     })
 }
 
-/// Uses a join token up and returns the services it was made for.
-async fn use_join_token(datacenter: &ServerDatacenter, request: &Login) -> Result<Vec<ServiceName>, Refusal> {
+/// A server that has just joined is in raft before it is in the catalog.
+fn refuse_servers_name(datacenter: &ServerDatacenter, request: &Login) -> Result<(), Refusal> {
+    if datacenter.servers().iter().any(|server| server.name.key() == request.node.key()) {
+        return Err(Refusal::permission_denied(format!(
+            "the node name {:?} is a server's: give this agent another name with -node",
+            request.node.as_str()
+        )));
+    }
+    Ok(())
+}
+
+/// The certificate of `node` was renewed: the token of its login lives as long as the new one. On the leader.
+///
+/// # Errors
+/// `ACL not found` when the node has no such token any more, so that it logs in anew.
+pub(crate) async fn renew(datacenter: &ServerDatacenter, node: NodeName) -> Result<(), Refusal> {
+    let expiration_time = Timestamp::from(datacenter.clock.now()).after(datacenter.settings.agent_lifetime);
+    applied(datacenter, Command::LoginRenew(LoginRenewal { node, expiration_time })).await
+}
+
+/// What a join token is worth. It is used up with the login itself, in one command.
+async fn judge_join_token(datacenter: &ServerDatacenter, request: &Login) -> Result<Judged, Refusal> {
     let lookup = datacenter.seal.token_lookup(&request.proof);
     let unknown = || {
         Refusal::permission_denied(
@@ -96,7 +132,9 @@ async fn use_join_token(datacenter: &ServerDatacenter, request: &Login) -> Resul
         )
     };
     datacenter.fresh().await?;
-    let token = datacenter.published.load().join_token(&lookup).cloned().ok_or_else(unknown)?;
+    let now = Timestamp::from(datacenter.clock.now());
+    let token = datacenter.published.load().join_token(&lookup).cloned().filter(|it| it.expiration_time > now);
+    let token = token.ok_or_else(unknown)?;
     if let Some(service) =
         request.services.iter().find(|it| !token.reusable && !token.services.iter().any(|one| one == it.as_str()))
     {
@@ -105,14 +143,16 @@ async fn use_join_token(datacenter: &ServerDatacenter, request: &Login) -> Resul
             token.services
         )));
     }
-    applied(datacenter, Command::JoinTokenUse(lookup)).await?;
-    Ok(request.services.clone())
+    let right = if token.node.is_some() { NameRight::Named } else { NameRight::FirstCome };
+    Ok(Judged { services: request.services.clone(), right, join_token: Some(lookup) })
 }
 
-async fn new_token(
+/// Makes the token of a login; refused when the name is another's, or the join token was used meanwhile.
+async fn let_in(
     datacenter: &ServerDatacenter,
     request: &Login,
-    services: &[ServiceName],
+    judged: Judged,
+    until: Timestamp,
 ) -> Result<Credential, Refusal> {
     let secret = datacenter.rng.uuid();
     let token = Token {
@@ -121,21 +161,24 @@ async fn new_token(
         sealed_secret: seal_secret(datacenter, &secret)?,
         description: format!("token created via login of {}", request.node),
         management: false,
-        service_identities: services.iter().map(ToString::to_string).collect(),
+        service_identities: judged.services.iter().map(ToString::to_string).collect(),
         node_identities: vec![request.node.to_string()],
         create_time: Timestamp::from(datacenter.clock.now()),
-        expiration_time: None,
+        // It lives as long as the certificate that came with it, and every renewal of that one moves it on.
+        expiration_time: Some(until),
         create_index: Index(0),
         modify_index: Index(0),
         login_node: Some(request.node.to_string()),
+        login_node_id: request.node_id.clone().filter(|id| !id.is_empty()),
     };
-    applied(datacenter, Command::TokenSet(token)).await?;
+    let login = NodeLogin { token, join_token: judged.join_token.map(Into::into), right: judged.right };
+    applied(datacenter, Command::NodeLogin(Box::new(login))).await?;
     Ok(Credential::new(secret))
 }
 
 async fn applied(datacenter: &ServerDatacenter, command: Command) -> Result<(), Refusal> {
     match datacenter.write_as(Duty::Login, command).await?.effect {
-        Effect::Applied | Effect::NotApplied => Ok(()),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
         Effect::Refused(refusal) => Err(refusal),
     }
 }

@@ -42,6 +42,20 @@ pub enum DataDirectoryError {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory is another server's than the one that was asked for.
+    #[error(
+        "node_id says {wanted}, but the data directory {path} belongs to the server {held}: leave node_id out to go on as \
+         that one, or start the other with an empty directory of its own",
+        path = .path.display()
+    )]
+    AnotherServer {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        held: ServerId,
+        /// What the configuration says.
+        wanted: ServerId,
+    },
     /// The identity cannot be read.
     #[error(
         "{path} is damaged: {why}. Remove this server from the cluster, empty its data directory and let it join again",
@@ -70,6 +84,19 @@ impl DataDirectory {
     /// # Errors
     /// Another process holds it, it cannot be read or written, or the identity in it is damaged.
     pub fn open(fs: Arc<dyn Fs>, path: &Path, rng: &dyn Rng) -> Result<Self, DataDirectoryError> {
+        Self::open_as(fs, path, None, rng)
+    }
+
+    /// The same for a server whose id is given: a new directory gets it, an old one must have it.
+    ///
+    /// # Errors
+    /// As [`DataDirectory::open`], and when the directory is another server's.
+    pub fn open_as(
+        fs: Arc<dyn Fs>,
+        path: &Path,
+        wanted: Option<ServerId>,
+        rng: &dyn Rng,
+    ) -> Result<Self, DataDirectoryError> {
         let failed = |what, path: &Path| {
             let path = path.to_path_buf();
             move |source| DataDirectoryError::Io { what, path, source }
@@ -89,7 +116,12 @@ impl DataDirectory {
             Err(source) => return Err(DataDirectoryError::Io { what: "read", path: meta, source }),
         };
         let (server_id, cluster_id) = match &found {
-            Some(found) => found.clone(),
+            Some((held, cluster_id)) => match wanted.filter(|wanted| wanted != held) {
+                Some(wanted) => {
+                    return Err(DataDirectoryError::AnotherServer { path: path.to_path_buf(), held: *held, wanted });
+                }
+                None => (*held, cluster_id.clone()),
+            },
             None => {
                 let log = path.join("log");
                 if !fs.list(&log).map_err(failed("list", &log))?.is_empty() {
@@ -100,7 +132,7 @@ impl DataDirectory {
                 rng.fill(&mut bytes);
                 bytes[6] = (bytes[6] & 0x0f) | 0x40;
                 bytes[8] = (bytes[8] & 0x3f) | 0x80;
-                (ServerId(bytes), None)
+                (wanted.unwrap_or(ServerId(bytes)), None)
             }
         };
         let directory =
@@ -148,7 +180,7 @@ impl DataDirectory {
         Ok(())
     }
 
-    pub(super) fn fs(&self) -> Arc<dyn Fs> {
+    pub(crate) fn fs(&self) -> Arc<dyn Fs> {
         self.fs.clone()
     }
 
@@ -156,7 +188,7 @@ impl DataDirectory {
         self.path.join("log")
     }
 
-    pub(super) fn snapshots(&self) -> PathBuf {
+    pub(crate) fn snapshots(&self) -> PathBuf {
         self.path.join("snapshots")
     }
 }
@@ -208,6 +240,18 @@ mod tests {
         drop(directory);
         let directory = open(&fs, 2).unwrap();
         assert_eq!((directory.server_id(), directory.cluster_id()), (id, Some("c1".to_owned())));
+    }
+
+    #[test]
+    fn a_given_identity_is_kept_and_another_one_is_refused() {
+        let fs = MemoryFs::new();
+        let as_server =
+            |wanted| DataDirectory::open_as(Arc::new(fs.clone()), Path::new("/data"), wanted, &SeededRng::new(1));
+        let (id, other) = (ServerId([7; 16]), ServerId([8; 16]));
+        assert_eq!(as_server(Some(id)).unwrap().server_id(), id);
+        assert_eq!(as_server(None).unwrap().server_id(), id);
+        let error = as_server(Some(other)).err().unwrap().to_string();
+        assert!(error.contains(&format!("belongs to the server {id}")), "{error}");
     }
 
     #[test]

@@ -34,6 +34,17 @@ pub enum StartError {
     Raft(String),
 }
 
+impl StartError {
+    /// Whether something that was durable once is broken: this server must not vote with what is left.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Log(LogError::Corrupt { .. } | LogError::Missing { .. }) => true,
+            Self::Snapshot(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Log(_) | Self::Thread(_) | Self::Settings(_) | Self::Raft(_) => false,
+        }
+    }
+}
+
 /// A proposal was not applied, or nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProposeError {

@@ -22,6 +22,7 @@ mod membership;
 mod network;
 mod proposer;
 mod reads;
+mod recover;
 mod serve;
 mod settings;
 mod snapshot;
@@ -32,15 +33,16 @@ mod types;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lictor_runtime::transport::SharedTransport;
 use lictor_runtime::{PeerIdentity, Stream, Tasks};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Instant as _, Raft, RaftMetrics, ServerState};
+use openraft::{AsyncRuntime, Instant as _, Raft, RaftMetrics, ServerState};
+use rand::RngExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -49,11 +51,13 @@ pub use error::{InitializeError, MembershipError, ProposeError, ReadError, Start
 pub use executor::seed_randomness;
 pub use log::{LogError, LogOptions};
 pub use membership::{Member, Membership};
+pub use recover::{Holding, RecoverError, Survivor};
 pub use serve::ServeError;
 pub use settings::{Bug, Drive, Faults, Settings};
 pub use state_machine::{SnapshotView, StateMachine};
 pub use types::{Server, ServerId, ServerIdError};
 
+use executor::Executor;
 use log::{Log, LogFaults, LogStore};
 use network::{Dialler, Links};
 use proposer::Proposal;
@@ -67,6 +71,8 @@ use types::{LogId, Types};
 const READ_QUEUE: usize = 16_384;
 /// No setting makes an entry larger: it must fit a frame of the network.
 const ENTRY_LIMIT: usize = 16 << 20;
+/// Between two looks whether the disk is full.
+const FULL_DISK_LOOK: Duration = Duration::from_millis(500);
 /// Stopping takes at most this long.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -118,6 +124,19 @@ pub struct Status {
     pub snapshot: u64,
     /// On the leader: how much of the log each other server is known to hold.
     pub matched: BTreeMap<ServerId, u64>,
+    /// The term of the last entry that is applied.
+    pub last_term: u64,
+    /// On the leader: what else it knows of each other server.
+    pub progress: BTreeMap<ServerId, ServerProgress>,
+}
+
+/// What a leader knows of another server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerProgress {
+    /// The term of the last entry it is known to hold.
+    pub term: u64,
+    /// How long ago it answered.
+    pub contact: Option<Duration>,
 }
 
 /// What consensus needs from outside.
@@ -195,7 +214,8 @@ impl Consensus {
         raft.run();
         let wait = if voted_before { settings.lease() } else { Duration::ZERO };
         if voted_before {
-            tasks.spawn(let_elect(raft.clone(), id, wait));
+            let spread = Executor::thread_rng().random_range(0..=settings.candidacy_spread_millis());
+            tasks.spawn(let_elect(raft.clone(), id, wait + Duration::from_millis(spread)));
         }
         let contact = Arc::new(Contact::new());
         let service = Arc::new(Service {
@@ -225,7 +245,7 @@ impl Consensus {
         tasks.spawn(reads.run(waiting));
         let metrics = raft.metrics();
         let transferring = watch::Sender::new(None);
-        Ok(Self {
+        let consensus = Self {
             inner: Arc::new(Inner {
                 id,
                 settings,
@@ -242,7 +262,9 @@ impl Consensus {
                 transferring,
                 tasks,
             }),
-        })
+        };
+        consensus.inner.tasks.spawn(step_aside_when_full(Arc::downgrade(&consensus.inner)));
+        Ok(consensus)
     }
 
     /// Answers an accepted `raft/1` stream until the other side closes it.
@@ -333,7 +355,7 @@ impl Consensus {
         if inner.transferring.borrow().is_some_and(|until| Instant::now() < until) {
             return false;
         }
-        let mut lease = inner.settings.lease() * 9 / 10;
+        let mut lease = inner.settings.read_lease();
         if inner.settings.faults.has(Bug::LeaseTooLong) {
             lease *= 20;
         }
@@ -395,6 +417,13 @@ impl Consensus {
     pub fn status(&self) -> Status {
         let metrics = self.inner.metrics.borrow_watched();
         let index = |id: &Option<LogId>| id.map_or(0, |id| id.index());
+        let mut progress: BTreeMap<ServerId, ServerProgress> = BTreeMap::new();
+        for (id, matched) in metrics.replication.iter().flatten() {
+            progress.entry(*id).or_default().term = matched.map_or(0, |matched| matched.committed_leader_id().term);
+        }
+        for (id, heard) in metrics.heartbeat.iter().flatten() {
+            progress.entry(*id).or_default().contact = heard.as_ref().map(|at| at.elapsed());
+        }
         let matched = metrics.replication.iter().flatten().map(|(id, matched)| (*id, index(matched))).collect();
         Status {
             role: match metrics.state {
@@ -409,6 +438,8 @@ impl Consensus {
             applied: index(&metrics.last_applied),
             snapshot: index(&metrics.snapshot),
             matched,
+            last_term: metrics.last_applied.map_or(0, |id| id.committed_leader_id().term),
+            progress,
         }
     }
 
@@ -433,6 +464,31 @@ impl Consensus {
         }
         if !inner.tasks.stop(STOP_DEADLINE).await {
             tracing::warn!("tasks of consensus did not stop within {STOP_DEADLINE:?}");
+        }
+    }
+}
+
+/// A server whose disk is full cannot lead: it hands the lead on and asks for no votes until there is room again.
+async fn step_aside_when_full(inner: Weak<Inner>) {
+    let mut aside = false;
+    loop {
+        tokio::time::sleep(FULL_DISK_LOOK).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let full = inner.log.is_full();
+        if full || aside {
+            inner.raft.runtime_config().elect(!full);
+        }
+        if full != aside {
+            aside = full;
+            tracing::warn!(full, "the disk of this server is full, or has room again: it leads only with room");
+        }
+        let consensus = Consensus { inner };
+        if full
+            && consensus.is_leader()
+            && consensus.membership().voters.len() > 1
+            && let Err(error) = consensus.transfer_leader(None).await
+        {
+            tracing::warn!(%error, "the disk is full and nobody takes the lead over");
         }
     }
 }

@@ -72,6 +72,6 @@ struct View(Store);
 
 impl SnapshotView for View {
     fn write(&self, to: &mut dyn Write) -> io::Result<()> {
-        to.write_all(&self.0.snapshot())
+        self.0.write_snapshot(to)
     }
 }

@@ -14,7 +14,7 @@ use lictor_agent::rpc::{Handler, serve_connection};
 use lictor_runtime::transport::{ALPN_LOGIN, ALPN_RAFT, Accepted, Boxed, SharedTransport};
 use lictor_runtime::{PeerIdentity, Tasks};
 use lictor_types::rpc::{Operation, Report, Request, RequestBody, Response};
-use lictor_types::{Refusal, Requirement};
+use lictor_types::{Credential, LeafCertificate, NodeName, Refusal, Requirement};
 use tokio::sync::Semaphore;
 
 use crate::datacenter::ServerDatacenter;
@@ -62,7 +62,8 @@ pub async fn serve(datacenter: Arc<ServerDatacenter>, transport: SharedTransport
             }
             _ => {
                 let owner = tasks.child();
-                tasks.spawn(async move {
+                // To its end: calls under way are answered before the server goes.
+                tasks.spawn_to_end(async move {
                     let _permit = permit;
                     serve_connection(stream, peer, Arc::new(Door(datacenter)), &owner).await;
                 });
@@ -84,7 +85,7 @@ impl Handler for Door {
             if let (PeerIdentity::Client { node }, RequestBody::Operate(Operation::SignAgent(csr))) =
                 (&peer, &request.body)
             {
-                return match datacenter.sign_for_node(node, csr) {
+                return match sign_agent(datacenter, node, csr).await {
                     Ok(leaf) => Response::Report(Report::Leaf(leaf)),
                     Err(refusal) => Response::Refused(refusal),
                 };
@@ -92,6 +93,14 @@ impl Handler for Door {
             datacenter.serve(request).await
         })
     }
+}
+
+/// Signs the next certificate of a client agent, and lets the token of its login live as long.
+async fn sign_agent(datacenter: &ServerDatacenter, node: &str, csr: &[u8]) -> Result<LeafCertificate, Refusal> {
+    let leaf = datacenter.sign_for_node(node, csr)?;
+    let node: NodeName = node.parse().map_err(|error| Refusal::bad_request(format!("{error}")))?;
+    datacenter.operate_anywhere(&Credential::anonymous(), Operation::RenewLogin(node)).await?;
+    Ok(leaf)
 }
 
 /// What a peer may send at all, whatever its token says.
@@ -117,7 +126,15 @@ fn admit(peer: &PeerIdentity, request: &Request) -> Result<(), Refusal> {
             Err(Refusal::permission_denied("a client's certificate cannot announce a server"))
         }
         Operation::Leave(name) if !server && node != Some(name.as_str()) => Err(not_yours(name.as_str(), peer)),
-        Operation::JoinServer(_) | Operation::Probe | Operation::ReadIndex | Operation::Login(_) if !server => {
+        Operation::JoinServer(_)
+        | Operation::Probe
+        | Operation::ReadIndex
+        | Operation::Login(_)
+        | Operation::RenewLogin(_)
+        | Operation::Standing(_)
+        | Operation::LeaveRaft(_)
+            if !server =>
+        {
             Err(Refusal::permission_denied("only servers may ask this"))
         }
         _ => Ok(()),
@@ -133,7 +150,7 @@ fn not_yours(node: &str, peer: &PeerIdentity) -> Refusal {
 mod tests {
     use std::collections::BTreeMap;
 
-    use lictor_types::{Credential, Member, MemberStatus};
+    use lictor_types::{Member, MemberStatus};
 
     use super::*;
 
@@ -162,6 +179,8 @@ mod tests {
         assert!(admit(&client, &keepalive("a", "consul")).is_err());
         assert!(admit(&client, &request(Operation::Leave("b".parse().unwrap()), false)).is_err());
         assert!(admit(&client, &request(Operation::Probe, false)).is_err());
+        assert!(admit(&client, &request(Operation::LeaveRaft("x".into()), false)).is_err());
+        assert!(admit(&client, &request(Operation::Standing("x".into()), false)).is_err());
         assert!(admit(&client, &request(Operation::Status, true)).is_err());
         assert!(admit(&PeerIdentity::Server, &keepalive("b", "consul")).is_ok());
     }

@@ -169,6 +169,7 @@ fn settings(server: usize, id: String) -> CoreSettings {
             hold: HOLD,
             leaf_lifetime: DAY,
             agent_lifetime: DAY,
+            autopilot: lictor_types::autopilot::AutopilotConfig::default(),
             default_intention_allow: true,
         },
         authorizer: Authorizer { acl_enabled: false, default_allow: true },

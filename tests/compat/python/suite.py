@@ -10,6 +10,7 @@ import unittest
 import consul
 import consul.exceptions
 from consul import Check
+from locks import Sessions, Transactions  # noqa: F401 the tests in there are run from here
 
 # An agent brings its services to the catalog by itself, this soon at the latest.
 SYNC_LIMIT = 15

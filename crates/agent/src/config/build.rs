@@ -9,8 +9,8 @@ use lictor_types::{Credential, NodeName};
 use serde_json::{Map, Value};
 
 use super::{
-    AclConfig, Addresses, Config, ConfigProblem, DnsConfig, Host, Join, Limits, LogConfig, Performance, Ports, Soa,
-    TlsFiles, join,
+    AclConfig, Addresses, Autopilot, Config, ConfigProblem, DnsConfig, Host, Join, Limits, LogConfig, Performance,
+    Ports, Soa, Telemetry, TlsFiles, join,
 };
 use crate::local::{CheckDefinition, ServiceDefinition};
 
@@ -60,9 +60,13 @@ pub(super) fn build(
         log: log(&mut keys, dev),
         performance: performance(&mut keys),
         limits: limits(&mut keys),
+        telemetry: Telemetry {
+            metrics_prefix: keys.text("telemetry.metrics_prefix").unwrap_or_else(|| "consul".into()),
+            disable_hostname: keys.flag("telemetry.disable_hostname").unwrap_or(true),
+        },
         leave_on_terminate: keys.flag("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: keys.flag("skip_leave_on_interrupt").unwrap_or(server),
-        cleanup_dead_servers: keys.flag("autopilot.cleanup_dead_servers").unwrap_or(true),
+        autopilot: autopilot(&keys),
         connect_enabled: keys.flag("connect.enabled").unwrap_or(true),
         ui_enabled: keys.flag("ui_config.enabled").unwrap_or(dev),
         pid_file: keys.path("pid_file"),
@@ -137,6 +141,19 @@ impl Keys<'_> {
 
     fn invalid(&mut self, text: String) {
         self.problems.push(ConfigProblem::Invalid(text));
+    }
+}
+
+/// Consul's defaults.
+fn autopilot(keys: &Keys<'_>) -> Autopilot {
+    Autopilot {
+        cleanup_dead_servers: keys.flag("autopilot.cleanup_dead_servers").unwrap_or(true),
+        last_contact_threshold: keys.duration("autopilot.last_contact_threshold").unwrap_or(Duration::from_millis(200)),
+        max_trailing_logs: keys.count("autopilot.max_trailing_logs").unwrap_or(250).into(),
+        min_quorum: keys.count("autopilot.min_quorum").unwrap_or(0).into(),
+        server_stabilization_time: keys
+            .duration("autopilot.server_stabilization_time")
+            .unwrap_or(Duration::from_secs(10)),
     }
 }
 
@@ -455,9 +472,14 @@ fn limits(keys: &mut Keys<'_>) -> Limits {
     if u64::from(kv_max_value_size) > KV_VALUE_BYTES_MAX {
         keys.invalid(format!("limits.kv_max_value_size {kv_max_value_size} is more than {KV_VALUE_BYTES_MAX}"));
     }
+    let txn_max_req_len = keys.count("limits.txn_max_req_len").unwrap_or(512 * 1024);
+    if u64::from(txn_max_req_len) > KV_VALUE_BYTES_MAX {
+        keys.invalid(format!("limits.txn_max_req_len {txn_max_req_len} is more than {KV_VALUE_BYTES_MAX}"));
+    }
     Limits {
         http_max_conns_per_client: keys.count("limits.http_max_conns_per_client").unwrap_or(200) as usize,
         kv_max_value_size: kv_max_value_size as usize,
+        txn_max_req_len: txn_max_req_len as usize,
     }
 }
 

@@ -50,7 +50,16 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("advertise_addr", Text),
     ("advertise_server_address", Text),
     ("alt_domain", Text),
-    ("autopilot", Object(&[("cleanup_dead_servers", Flag)])),
+    (
+        "autopilot",
+        Object(&[
+            ("cleanup_dead_servers", Flag),
+            ("last_contact_threshold", Duration),
+            ("max_trailing_logs", Count),
+            ("min_quorum", Count),
+            ("server_stabilization_time", Duration),
+        ]),
+    ),
     ("bind_addr", Text),
     ("bootstrap", Flag),
     ("bootstrap_expect", Count),
@@ -78,7 +87,10 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("enable_local_script_checks", Flag),
     ("enable_script_checks", Flag),
     ("leave_on_terminate", Flag),
-    ("limits", Object(&[("http_max_conns_per_client", Count), ("kv_max_value_size", Count)])),
+    (
+        "limits",
+        Object(&[("http_max_conns_per_client", Count), ("kv_max_value_size", Count), ("txn_max_req_len", Count)]),
+    ),
     ("log_json", Flag),
     ("log_level", Text),
     ("login", Object(&[("kubernetes", Object(&[("config_file", Text)]))])),
@@ -114,6 +126,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("server_addresses", Texts),
     ("services", Definitions),
     ("skip_leave_on_interrupt", Flag),
+    ("telemetry", Object(&[("disable_hostname", Flag), ("metrics_prefix", Text)])),
     ("tls", Object(&[("defaults", TLS), ("https", TLS), ("internal_rpc", TLS)])),
     ("ui_config", Object(&[("enabled", Flag)])),
 ];

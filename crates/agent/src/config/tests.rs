@@ -198,7 +198,7 @@ fn the_files_of_a_server_pod_are_a_configuration() {
     let config = Config::load(&flags, &Host::default()).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
     assert_eq!(config.addresses.https, ["0.0.0.0:8501".parse().unwrap()]);
-    assert!(config.acl.enabled && !config.cleanup_dead_servers && !config.leave_on_terminate);
+    assert!(config.acl.enabled && !config.autopilot.cleanup_dead_servers && !config.leave_on_terminate);
     assert_eq!(config.kubernetes_login_file, Some(PathBuf::from("/lictor/login/kubernetes-login.json")));
 }
 

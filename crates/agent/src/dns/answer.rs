@@ -114,31 +114,32 @@ impl Subject<'_> {
 
     /// Instances of a service, in random order, without those that must not be used. The name does not exist when none is left.
     pub(super) fn service(&self, service: &str, rows: Vec<CheckServiceNode>, rng: &dyn Rng) -> Sections {
-        let mut rows: Vec<(CheckServiceNode, CheckStatus)> = rows
+        let mut rows: Vec<CheckServiceNode> = rows
             .into_iter()
-            .map(|row| {
-                let worst = row.checks.iter().map(|check| check.status).max().unwrap_or(CheckStatus::Passing);
-                (row, worst)
-            })
-            .filter(|(_, worst)| match worst {
+            .filter(|row| match worst(row) {
                 CheckStatus::Passing => true,
                 CheckStatus::Warning => !self.settings.only_passing,
                 CheckStatus::Critical => false,
             })
             .collect();
-        if rows.is_empty() {
-            return self.absent();
-        }
         for last in (1..rows.len()).rev() {
             rows.swap(last, rng.below(last as u64 + 1) as usize);
         }
+        self.found(service, rows, None)
+    }
+
+    /// Instances as they were chosen and ordered. The name does not exist when there is none.
+    pub(super) fn found(&self, service: &str, mut rows: Vec<CheckServiceNode>, ttl: Option<Duration>) -> Sections {
+        if rows.is_empty() {
+            return self.absent();
+        }
         rows.truncate(INSTANCES_MAX);
-        let ttl = self.service_ttl(service);
+        let ttl = ttl.map_or_else(|| self.service_ttl(service), seconds);
         let mut sections = Sections::default();
         let mut seen = BTreeSet::new();
-        for (row, worst) in &rows {
+        for row in &rows {
             if self.kind == RecordType::SRV {
-                self.service_location(row, *worst, ttl, &mut seen, &mut sections);
+                self.service_location(row, worst(row), ttl, &mut seen, &mut sections);
             } else {
                 self.service_address(row, ttl, &mut seen, &mut sections);
             }
@@ -276,6 +277,11 @@ impl Subject<'_> {
         let best = ttls.iter().filter(|(pattern, _)| fits(pattern)).max_by_key(|(pattern, _)| exact_first(pattern));
         best.map_or(0, |(_, ttl)| seconds(*ttl))
     }
+}
+
+/// The worst that a check of the instance or its node says.
+fn worst(row: &CheckServiceNode) -> CheckStatus {
+    row.checks.iter().map(|check| check.status).max().unwrap_or(CheckStatus::Passing)
 }
 
 /// The address of an instance: its own, else its node's.

@@ -13,6 +13,8 @@ pub(super) enum Wanted {
     Service(WantedService),
     /// `<hex>.addr`.
     Address(IpAddr),
+    /// `<query>.query`, `_<query>._tcp.query`: a prepared query by its name or id.
+    Query(String),
 }
 
 /// Instances of a service.
@@ -54,8 +56,9 @@ impl Question {
                 "connect" => before.last().map(|name| plain(name, None, true)),
                 "node" => (!before.is_empty()).then(|| Wanted::Node(before.join("."))),
                 "addr" => address(before),
-                // Prepared queries, virtual addresses and ingress gateways have names of their own, and none of them is here.
-                "virtual" | "ingress" | "query" => None,
+                "query" => query(before),
+                // Virtual addresses and ingress gateways have names of their own, and none of them is here.
+                "virtual" | "ingress" => None,
                 // In a question for SRV the word `service` may be left out after `_web._tcp`.
                 _ if kind == RecordType::SRV && word.starts_with('_') => service(&labels[..=at]),
                 _ => continue,
@@ -86,6 +89,17 @@ fn service(before: &[String]) -> Option<Wanted> {
     }
     let (name, tags) = before.split_last()?;
     Some(plain(name, (!tags.is_empty()).then(|| tags.join(".")), false))
+}
+
+/// The name of a query may hold dots. In the form of RFC 2782 the second label says nothing.
+fn query(before: &[String]) -> Option<Wanted> {
+    match before {
+        [] => None,
+        [name, protocol] if name.starts_with('_') && protocol.starts_with('_') => {
+            Some(Wanted::Query(name[1..].to_owned()))
+        }
+        labels => Some(Wanted::Query(labels.join("."))),
+    }
 }
 
 fn address(before: &[String]) -> Option<Wanted> {
@@ -152,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn a_query_has_dots_or_the_form_of_rfc_2782() {
+        for (name, query) in [
+            ("web.query.consul.", "web"),
+            ("Geo.Web.query.dc1.consul.", "geo.web"),
+            ("_web._tcp.query.consul.", "web"),
+            ("_web._anything.query.dc1.dc.consul.", "web"),
+            ("_web.query.consul.", "_web"),
+            ("service.query.consul.", "service"),
+        ] {
+            assert_eq!(parse(name, RecordType::SRV).wanted, Some(Wanted::Query(query.into())), "{name}");
+        }
+    }
+
+    #[test]
     fn the_word_service_may_be_left_out_for_srv_only() {
         assert_eq!(parse("_web._tcp.consul.", RecordType::SRV).wanted, named("web", None, false));
         assert_eq!(parse("_web._v2.dc1.consul.", RecordType::SRV).wanted, named("web", Some("v2"), false));
@@ -170,7 +198,7 @@ mod tests {
             "0a00001.addr.consul.",
             "zz000001.addr.consul.",
             "x.0a000001.addr.consul.",
-            "web.query.consul.",
+            "query.consul.",
             "web.virtual.consul.",
         ] {
             assert_eq!(parse(name, RecordType::A).wanted, None, "{name}");

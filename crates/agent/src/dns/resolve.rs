@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
+use lictor_types::prepared_query::PreparedQueryExecute;
 use lictor_types::query::ServiceQuery;
 use lictor_types::refusal::RefusalKind;
-use lictor_types::{Answer, Consistency, Freshness, NodeName, Query, Refusal, ServiceName};
+use lictor_types::{Answer, Consistency, Freshness, NodeName, Query, Refusal, ServiceName, duration};
 
 use super::answer::{Sections, Subject};
 use super::name::{Question, Wanted, WantedService};
 use super::size::{Room, fit};
 use crate::agent::Agent;
+use crate::prepared_query::arrange;
 
 /// How long a question may take; resolvers have given up by then.
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
@@ -175,6 +177,22 @@ async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sections, Refu
                 _ => Err(unexpected()),
             }
         }
+        Some(Wanted::Query(name)) => query(agent, subject, name).await,
+    }
+}
+
+/// What a prepared query finds, in the order that it asks for.
+async fn query(agent: &Agent, subject: &Subject<'_>, name: String) -> Result<Sections, Refusal> {
+    let execute = PreparedQueryExecute { name, connect: false };
+    match ask(agent, Query::PreparedQueryExecute(execute)).await {
+        Ok(Answer::PreparedQueryFound(mut found)) => {
+            arrange(agent, &mut found, None, 0);
+            let ttl = duration::parse(&found.dns.ttl).ok().filter(|_| !found.dns.ttl.is_empty());
+            Ok(subject.found(&found.service.service, found.rows, ttl))
+        }
+        Ok(_) => Err(unexpected()),
+        Err(refusal) if refusal.kind == RefusalKind::NotFound => Ok(subject.absent()),
+        Err(refusal) => Err(refusal),
     }
 }
 
@@ -197,7 +215,7 @@ async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
 async fn ask(agent: &Agent, query: Query) -> Result<Answer, Refusal> {
     let consistency = if agent.config.dns.allow_stale { Consistency::Stale } else { Consistency::Default };
     let freshness = Freshness { consistency, block: None };
-    Ok(agent.datacenter.read(&agent.config.acl.dns_token, query, freshness).await?.answer)
+    Ok(agent.datacenter.read(&agent.tokens.dns(), query, freshness).await?.answer)
 }
 
 fn unexpected() -> Refusal {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use lictor_filter::rows;
 use lictor_types::rpc::{Operation, Report, Status};
 use lictor_types::{Credential, Member, Refusal, Requirement, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::caller::{Caller, mark_filtered};
+use super::choice;
 use super::failure::{Answered, Failure};
 use crate::agent::{Agent, CONSUL_VERSION, LICTOR_VERSION};
 
@@ -51,15 +53,19 @@ impl<'a> From<&'a Member> for MemberJson<'a> {
 
 /// `GET /v1/agent/members`, those whose nodes the caller may read.
 pub(super) async fn members(caller: Caller) -> Answered {
+    let chosen = choice::filter(&caller.params, rows::member)?;
     let report = caller.operate(Operation::Members).await?;
     let Report::Members(members) = report else { return Err(Failure::unexpected_answer()) };
     let requirements = members.iter().map(|member| Requirement::read(Resource::Node, member.name.as_str())).collect();
     let denials = caller.denials(requirements).await?;
-    let all = members.len();
-    let shown: Vec<MemberJson<'_>> =
-        members.iter().zip(&denials).filter(|(_, denial)| denial.is_none()).map(|(member, _)| member.into()).collect();
+    let shown: Vec<MemberJson<'_>> = members
+        .iter()
+        .zip(&denials)
+        .filter(|(member, denial)| denial.is_none() && chosen.as_ref().is_none_or(|it| it.matches(member)))
+        .map(|(member, _)| member.into())
+        .collect();
     let mut response = caller.json(&shown)?;
-    mark_filtered(&mut response, shown.len() < all && !caller.credential.is_anonymous());
+    mark_filtered(&mut response, denials.iter().any(Option::is_some) && !caller.credential.is_anonymous());
     Ok(response)
 }
 

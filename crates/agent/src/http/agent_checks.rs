@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use axum::response::Response;
+use lictor_filter::rows;
 use lictor_types::{CheckId, CheckStatus, HealthCheck, Refusal, Requirement, Resource};
 use serde::Deserialize;
 
 use super::agent_services::find as find_service;
 use super::body::JsonBody;
 use super::caller::{Caller, Tail, mark_filtered};
+use super::choice;
 use super::decode::{self, Names};
 use super::failure::{Answered, Failure};
 use crate::local::CheckDefinition;
@@ -29,17 +31,21 @@ async fn require_write(caller: &Caller, service_name: &str) -> Result<(), Failur
 
 /// `GET /v1/agent/checks`.
 pub(super) async fn list(caller: Caller) -> Answered {
+    let chosen = choice::filter(&caller.params, rows::check)?;
     let checks = caller.door.agent.local.checks();
     let needed = |check: &HealthCheck| {
         let (resource, name) = resource(&caller, &check.service_name);
         Requirement::read(resource, name)
     };
     let denials = caller.denials(checks.values().map(needed).collect()).await?;
-    let all = checks.len();
-    let shown: BTreeMap<CheckId, HealthCheck> =
-        checks.into_iter().zip(&denials).filter(|(_, denial)| denial.is_none()).map(|(row, _)| row).collect();
+    let shown: BTreeMap<CheckId, HealthCheck> = checks
+        .into_iter()
+        .zip(&denials)
+        .filter(|((_, check), denial)| denial.is_none() && chosen.as_ref().is_none_or(|it| it.matches(check)))
+        .map(|(row, _)| row)
+        .collect();
     let mut response = caller.json(&shown)?;
-    mark_filtered(&mut response, shown.len() < all && !caller.credential.is_anonymous());
+    mark_filtered(&mut response, denials.iter().any(Option::is_some) && !caller.credential.is_anonymous());
     Ok(response)
 }
 

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
+use lictor_filter::rows;
 use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
 use lictor_types::{NodeService, Refusal, Requirement, Resource, ServiceId};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::body::JsonBody;
 use super::caller::{Caller, Tail, mark_filtered};
+use super::choice;
 use super::decode;
 use super::failure::{Answered, Failure, text};
 use crate::local::ServiceDefinition;
@@ -33,6 +36,9 @@ pub(super) struct AgentService<'a> {
     tagged_addresses: &'a BTreeMap<String, ServiceAddress>,
     weights: Weights,
     enable_tag_override: bool,
+    /// Of all the rest; only where one instance is shown.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    content_hash: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<&'a ConnectProxy>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,6 +60,7 @@ impl<'a> AgentService<'a> {
             tagged_addresses: &service.tagged_addresses,
             weights: service.weights,
             enable_tag_override: service.enable_tag_override,
+            content_hash: "",
             proxy: Some(&service.proxy).filter(|_| !service.kind.is_empty()),
             connect: Some(&service.connect).filter(|connect| connect.native),
             datacenter,
@@ -63,6 +70,7 @@ impl<'a> AgentService<'a> {
 
 /// `GET /v1/agent/services`.
 pub(super) async fn list(caller: Caller) -> Answered {
+    let chosen = choice::filter(&caller.params, rows::service)?;
     let services = caller.door.agent.local.services();
     let requirements =
         services.values().map(|service| Requirement::read(Resource::Service, service.name.as_str())).collect();
@@ -71,11 +79,11 @@ pub(super) async fn list(caller: Caller) -> Answered {
     let shown: BTreeMap<&str, AgentService<'_>> = services
         .values()
         .zip(&denials)
-        .filter(|(_, denial)| denial.is_none())
+        .filter(|(service, denial)| denial.is_none() && chosen.as_ref().is_none_or(|it| it.matches(service)))
         .map(|(service, _)| (service.id_text(), AgentService::of(service, datacenter)))
         .collect();
     let mut response = caller.json(&shown)?;
-    mark_filtered(&mut response, shown.len() < services.len() && !caller.credential.is_anonymous());
+    mark_filtered(&mut response, denials.iter().any(Option::is_some) && !caller.credential.is_anonymous());
     Ok(response)
 }
 
@@ -84,11 +92,39 @@ pub(super) async fn one(caller: Caller, Tail(id): Tail) -> Answered {
     if id.is_empty() {
         return Err(Failure::bad_request("Missing service ID"));
     }
-    let Some(service) = find(&caller, &id) else {
-        return Ok(text(StatusCode::NOT_FOUND, format!("unknown service ID: {id}")));
-    };
-    caller.require(Requirement::read(Resource::Service, service.name.as_str())).await?;
-    caller.json(&AgentService::of(&service, &caller.door.agent.identity.datacenter))
+    const X_CONSUL_CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
+    let agent = &caller.door.agent;
+    let known = caller.params.text("hash");
+    let deadline = Instant::now() + caller.params.wait(&caller.door.limits)?;
+    // Before the first look: a change between the look and the wait wakes us.
+    let mut changed = agent.local.changed();
+    loop {
+        let Some(service) = find(&caller, &id) else {
+            return Ok(text(StatusCode::NOT_FOUND, format!("unknown service ID: {id}")));
+        };
+        // At every turn: rights may be lost meanwhile.
+        caller.require(Requirement::read(Resource::Service, service.name.as_str())).await?;
+        let shown = AgentService::of(&service, &agent.identity.datacenter);
+        let hash = content_hash(&shown)?;
+        let over = Instant::now() >= deadline;
+        if known == Some(hash.as_str()) && !over {
+            // At the deadline it is shown as it is; that the agent ends shows in the connection.
+            let _ = tokio::time::timeout_at(deadline, changed.changed()).await;
+            continue;
+        }
+        let mut response = caller.json(&AgentService { content_hash: &hash, ..shown })?;
+        if let Ok(value) = HeaderValue::try_from(hash.as_str()) {
+            response.headers_mut().insert(X_CONSUL_CONTENT_HASH, value);
+        }
+        return Ok(response);
+    }
+}
+
+/// Sixteen digits that change when anything that is shown changes.
+fn content_hash(shown: &AgentService<'_>) -> Result<String, Failure> {
+    let bytes = serde_json::to_vec(shown).map_err(|error| Failure(Refusal::failed(error.to_string())))?;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+    Ok(digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The instance with this id.

@@ -16,6 +16,17 @@ pub(super) struct JsonBody(pub(super) Bytes);
 /// The body of a KV write: any bytes.
 pub(super) struct ValueBody(pub(super) Bytes);
 
+/// The body of a transaction.
+pub(super) struct TransactionBody(pub(super) Bytes);
+
+impl FromRequest<Arc<Door>> for TransactionBody {
+    type Rejection = Failure;
+    async fn from_request(request: Request, door: &Arc<Door>) -> Result<Self, Failure> {
+        const HINT: &str = " See https://developer.hashicorp.com/docs/agent/config/config-files#txn_max_req_len.";
+        Ok(Self(read(request.into_body(), door.limits.transaction_bytes, HINT).await?))
+    }
+}
+
 impl FromRequest<Arc<Door>> for JsonBody {
     type Rejection = Failure;
     async fn from_request(request: Request, door: &Arc<Door>) -> Result<Self, Failure> {

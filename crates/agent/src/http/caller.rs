@@ -18,10 +18,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use lictor_types::command::Effect;
 use lictor_types::rpc::{Operation, Report};
-use lictor_types::{Answer, Command, Consistency, Credential, Freshness, Index, Query, Read, Refusal, Requirement};
+use lictor_types::transaction::TransactionOutcome;
+use lictor_types::{
+    Answer, Command, Consistency, Credential, Freshness, Index, Near, Query, Read, Refusal, Requirement,
+};
 use serde::Serialize;
 
 use super::Door;
+use super::choice;
 use super::failure::{Answered, Failure};
 use super::json;
 use super::params::Params;
@@ -47,6 +51,7 @@ pub(super) struct Ask {
     caller: Caller,
     pub(super) freshness: Freshness,
     max_stale: Option<Duration>,
+    near: Option<Near>,
 }
 
 /// A write of the datacenter.
@@ -59,7 +64,7 @@ impl Caller {
     fn new(parts: &Parts, door: &Arc<Door>) -> Result<Self, Refusal> {
         let params = Params::parse(parts.uri.query())?;
         refuse_unsupported(&params, &parts.headers)?;
-        let credential = credential(&params, &parts.headers).unwrap_or_else(|| door.agent.default_token.clone());
+        let credential = credential(&params, &parts.headers).unwrap_or_else(|| door.agent.tokens.default());
         Ok(Self { door: door.clone(), credential, params })
     }
 
@@ -119,12 +124,27 @@ impl Caller {
 }
 
 impl Order {
+    /// Who gave it.
+    pub(super) fn into_caller(self) -> Caller {
+        self.0
+    }
+
     /// Changes the state; whether it took effect.
     pub(super) async fn write(&self, command: Command) -> Result<bool, Failure> {
         match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
             Effect::Applied => Ok(true),
             Effect::NotApplied => Ok(false),
+            Effect::Transaction(outcome) => Ok(outcome.errors.is_empty()),
             Effect::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Changes the state by a transaction; what came of it.
+    pub(super) async fn transact(&self, command: Command) -> Result<TransactionOutcome, Failure> {
+        match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
+            Effect::Transaction(outcome) => Ok(*outcome),
+            Effect::Refused(refusal) => Err(refusal.into()),
+            Effect::Applied | Effect::NotApplied => Err(Failure::unexpected_answer()),
         }
     }
 }
@@ -147,6 +167,11 @@ impl Ask {
     /// Asks the state as freshly as the request says.
     pub(super) async fn read(&self, query: Query) -> Result<(Meta, Answer), Failure> {
         self.read_as(query, self.freshness).await
+    }
+
+    /// As [`Self::read`], with what the request chooses among the rows by `filter`, `near` and `merge-central-config`.
+    pub(super) async fn read_chosen(&self, query: Query) -> Result<(Meta, Answer), Failure> {
+        self.read(choice::choosing(&self.params, self.near.clone(), query)?).await
     }
 
     /// Asks the state as freshly as the request says, without waiting for a newer answer.
@@ -188,8 +213,8 @@ impl Ask {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meta {
     pub(super) index: Index,
-    known_leader: bool,
-    last_contact_millis: u64,
+    pub(super) known_leader: bool,
+    pub(super) last_contact_millis: u64,
     consistency: Consistency,
     /// Rows were left out for want of rights, and the caller gave a token, so it may be told.
     pub(super) filtered: bool,
@@ -207,6 +232,15 @@ impl Meta {
         (meta, read.answer)
     }
 
+    /// Consul's word for how it was read.
+    pub(super) fn consistency_word(&self) -> &'static str {
+        match self.consistency {
+            Consistency::Default => "leader",
+            Consistency::Consistent => "consistent",
+            Consistency::Stale => "stale",
+        }
+    }
+
     /// Of two answers that are shown as one: the older index, so that no change is missed.
     pub(super) fn with(self, other: Self) -> Self {
         Self {
@@ -218,14 +252,17 @@ impl Meta {
         }
     }
 
+    /// `response` with Consul's headers of a read that nobody can wait on.
+    pub(super) fn onto_without_index(self, response: Response) -> Response {
+        let mut response = self.onto(response);
+        response.headers_mut().remove(X_CONSUL_INDEX);
+        response
+    }
+
     /// `response` with Consul's headers of a read.
     pub(super) fn onto(self, mut response: Response) -> Response {
         let headers = response.headers_mut();
-        let consistency = match self.consistency {
-            Consistency::Default => "leader",
-            Consistency::Consistent => "consistent",
-            Consistency::Stale => "stale",
-        };
+        let consistency = self.consistency_word();
         // A client that is told 0 would never block again.
         headers.insert(X_CONSUL_INDEX, self.index.0.max(1).into());
         headers
@@ -281,7 +318,7 @@ fn refuse_unsupported(params: &Params, headers: &HeaderMap) -> Result<(), Refusa
             return of(format!("query parameter: {parameter:?}"));
         }
     }
-    for parameter in ["filter", "peer", "sg"] {
+    for parameter in ["peer", "sg"] {
         if params.text(parameter).is_some() {
             return Err(Refusal::bad_request(format!(
                 "?{parameter} is not supported yet; ask without it and choose among the rows yourself"
@@ -314,7 +351,9 @@ impl FromRequestParts<Arc<Door>> for Ask {
         caller.check_datacenter()?;
         let freshness = caller.params.freshness(&door.limits, &*door.agent.rng)?;
         let max_stale = caller.params.max_stale()?;
-        Ok(Self { caller, freshness, max_stale })
+        let here = &caller.door.agent.identity.node_name;
+        let near = choice::near(&caller.params, here, choice::client_address(parts));
+        Ok(Self { caller, freshness, max_stale, near })
     }
 }
 

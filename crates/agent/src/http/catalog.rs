@@ -77,7 +77,7 @@ pub(super) async fn deregister(order: Order, body: JsonBody) -> Answered {
     order.json(&true)
 }
 
-fn check_datacenter(order: &Order, named: &str) -> Result<(), Refusal> {
+pub(super) fn check_datacenter(order: &Order, named: &str) -> Result<(), Refusal> {
     if named.is_empty() || named.eq_ignore_ascii_case(&order.door.agent.identity.datacenter) {
         Ok(())
     } else {
@@ -128,7 +128,7 @@ pub(super) async fn datacenters(caller: Caller) -> Answered {
 
 /// `GET /v1/catalog/nodes`.
 pub(super) async fn nodes(ask: Ask) -> Answered {
-    let (meta, Answer::Nodes(nodes)) = ask.read(Query::Nodes(node_meta(&ask.params))).await? else {
+    let (meta, Answer::Nodes(nodes)) = ask.read_chosen(Query::Nodes(node_meta(&ask.params))).await? else {
         return Err(Failure::unexpected_answer());
     };
     ask.answer(meta, &nodes)
@@ -136,7 +136,7 @@ pub(super) async fn nodes(ask: Ask) -> Answered {
 
 /// `GET /v1/catalog/services`.
 pub(super) async fn services(ask: Ask) -> Answered {
-    let (meta, Answer::Services(services)) = ask.read(Query::Services(node_meta(&ask.params))).await? else {
+    let (meta, Answer::Services(services)) = ask.read_chosen(Query::Services(node_meta(&ask.params))).await? else {
         return Err(Failure::unexpected_answer());
     };
     ask.answer(meta, &services)
@@ -160,7 +160,7 @@ async fn service_nodes(ask: Ask, service: String, connect: bool) -> Answered {
         passing: false,
         connect,
     };
-    let (meta, Answer::ServiceNodes(rows)) = ask.read(Query::ServiceNodes(query)).await? else {
+    let (meta, Answer::ServiceNodes(rows)) = ask.read_chosen(Query::ServiceNodes(query)).await? else {
         return Err(Failure::unexpected_answer());
     };
     ask.answer(meta, &rows)
@@ -173,7 +173,7 @@ pub(super) fn tags(params: &Params) -> Vec<String> {
 
 /// `GET /v1/catalog/node/NODE`: `null` for a node that nobody knows.
 pub(super) async fn node(ask: Ask, Tail(node): Tail) -> Answered {
-    let (meta, Answer::NodeServices(found)) = ask.read(Query::NodeServices(node_in_path(node)?)).await? else {
+    let (meta, Answer::NodeServices(found)) = ask.read_chosen(Query::NodeServices(node_in_path(node)?)).await? else {
         return Err(Failure::unexpected_answer());
     };
     ask.answer(meta, &found)
@@ -187,7 +187,7 @@ pub(super) async fn node_services(ask: Ask, Tail(node): Tail) -> Answered {
         node: Option<Node>,
         services: Vec<NodeService>,
     }
-    let (meta, Answer::NodeServices(found)) = ask.read(Query::NodeServices(node_in_path(node)?)).await? else {
+    let (meta, Answer::NodeServices(found)) = ask.read_chosen(Query::NodeServices(node_in_path(node)?)).await? else {
         return Err(Failure::unexpected_answer());
     };
     let listed = found.map_or(Listed { node: None, services: Vec::new() }, |NodeServices { node, services }| Listed {

@@ -44,7 +44,7 @@ pub(super) async fn roots(ask: Ask) -> Answered {
 
 /// `GET /v1/connect/intentions`.
 pub(super) async fn intentions(ask: Ask) -> Answered {
-    let (meta, Answer::Intentions(intentions)) = ask.read(Query::Intentions).await? else {
+    let (meta, Answer::Intentions(intentions)) = ask.read_chosen(Query::Intentions).await? else {
         return Err(Failure::unexpected_answer());
     };
     ask.answer(meta, &intentions)

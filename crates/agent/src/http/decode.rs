@@ -31,6 +31,7 @@ const UNUSED: &[(&str, &[&str])] = &[
     ("NodeService", &["ContentHash", "Datacenter", "Locality"]),
     ("HealthCheck", &["PeerName"]),
     ("ServiceIntentions", &["Hash"]),
+    ("PreparedService", &["SamenessGroup"]),
     ("IntentionBody", &["ID", "Precedence", "CreatedAt", "UpdatedAt", "Hash", "CreateIndex", "ModifyIndex"]),
 ];
 

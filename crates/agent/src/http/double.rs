@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use crate::agent::{Agent, AgentIdentity};
 use crate::config::{Config, Flags, Host};
 use crate::datacenter::Datacenter;
+use crate::events::Ring;
 use crate::local::{Local, LocalSettings};
 
 /// What the waist was asked.
@@ -131,14 +132,16 @@ pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
     let resolver = Resolver::from_system();
     let fs = Arc::new(MemoryFs::new());
     let settings = LocalSettings::new(identity.clone(), &config, fs, resolver, rng.clone(), Tasks::new());
+    let local = Local::start(settings).unwrap();
     Arc::new(Agent {
         identity,
         datacenter: double.clone(),
-        local: Local::start(settings).unwrap(),
-        default_token: config.acl.default_token.clone(),
-        agent_token: config.acl.agent_token.clone(),
+        local: Arc::clone(&local),
+        tokens: local.tokens(),
+        events: Arc::new(Ring::new("ring".into())),
         clock: Arc::new(SystemClock),
         rng,
+        figures: crate::figures::Figures::new(Arc::default(), &config),
         config: Arc::new(config),
     })
 }
@@ -173,8 +176,12 @@ impl Tested {
         Self { double, router }
     }
 
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     pub(crate) async fn send(&self, request: Request<Body>) -> Got {
-        let response: Response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.answer(request).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Got { status: parts.status, headers: parts.headers, body: String::from_utf8(bytes.to_vec()).unwrap() }

@@ -25,7 +25,7 @@ async fn instances(ask: Ask, service: String, connect: bool) -> Answered {
         passing: ask.params.flag("passing")?,
         connect,
     };
-    let (meta, Answer::CheckServiceNodes(rows)) = ask.read(Query::HealthService(query)).await? else {
+    let (meta, Answer::CheckServiceNodes(rows)) = ask.read_chosen(Query::HealthService(query)).await? else {
         return Err(Failure::unexpected_answer());
     };
     ask.answer(meta, &rows)
@@ -53,7 +53,7 @@ pub(super) async fn state(ask: Ask, Tail(state): Tail) -> Answered {
 }
 
 async fn checks_of(ask: Ask, query: Query) -> Answered {
-    let (meta, Answer::Checks(checks)) = ask.read(query).await? else {
+    let (meta, Answer::Checks(checks)) = ask.read_chosen(query).await? else {
         return Err(Failure::unexpected_answer());
     };
     ask.answer(meta, &checks)

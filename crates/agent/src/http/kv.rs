@@ -61,17 +61,22 @@ async fn keys(ask: Ask, prefix: String) -> Answered {
     if keys.is_empty() && !at_root { Ok(Ask::absent(meta)) } else { ask.answer(meta, &keys) }
 }
 
-/// `PUT /v1/kv/KEY`: stores the body; with `cas`, only if the entry is at that index.
+/// `PUT /v1/kv/KEY`: stores the body; with `cas`, only if the entry is at that index; with `acquire` or `release`, only if
+/// that session can take or give back the lock.
 pub(super) async fn put(order: Order, Tail(key): Tail, body: ValueBody) -> Answered {
     check_key(&key)?;
     if let Some(refused) = conflicting(&order.params, &["cas", "acquire", "release"]) {
         return Ok(refused);
     }
-    if order.params.has("acquire") || order.params.has("release") {
-        return Err(Failure::bad_request("?acquire and ?release need sessions, which are not supported yet; use ?cas"));
-    }
     let flags = order.params.number("flags")?.unwrap_or_default();
-    let verb = order.params.number("cas")?.map_or(KvVerb::Set, |index| KvVerb::Cas(Index(index)));
+    let verb = match order.params.number("cas")? {
+        Some(index) => KvVerb::Cas(Index(index)),
+        None => match (order.params.get("acquire"), order.params.get("release")) {
+            (Some(session), _) => KvVerb::Lock(session.into()),
+            (None, Some(session)) => KvVerb::Unlock(session.into()),
+            (None, None) => KvVerb::Set,
+        },
+    };
     let command = KvCommand { verb, key, value: body.0.into(), flags };
     let applied = order.write(Command::Kv(command)).await?;
     order.json(&applied)
@@ -99,6 +104,10 @@ fn check_key(key: &str) -> Result<(), Refusal> {
     if key.is_empty() {
         return Err(Refusal::bad_request("Missing key name"));
     }
+    check_key_length(key)
+}
+
+pub(super) fn check_key_length(key: &str) -> Result<(), Refusal> {
     if key.len() > KEY_BYTES_MAX {
         let length = key.len();
         return Err(Refusal::bad_request(format!(

@@ -18,6 +18,8 @@ const MAX_QUERY_TIME: Duration = Duration::from_secs(600);
 pub(super) struct HttpLimits {
     /// Bytes in the largest value of a key (`limits.kv_max_value_size`).
     pub(super) value_bytes: usize,
+    /// Bytes in the body of the largest transaction (`limits.txn_max_req_len`).
+    pub(super) transaction_bytes: usize,
     /// Bytes in the largest JSON body.
     pub(super) body_bytes: usize,
     /// How long a blocking query waits that does not say.
@@ -30,6 +32,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             value_bytes: VALUE_BYTES_MAX,
+            transaction_bytes: BODY_BYTES_MAX,
             body_bytes: BODY_BYTES_MAX,
             default_query_time: DEFAULT_QUERY_TIME,
             max_query_time: MAX_QUERY_TIME,
@@ -39,6 +42,6 @@ impl Default for HttpLimits {
 
 impl From<&Limits> for HttpLimits {
     fn from(limits: &Limits) -> Self {
-        Self { value_bytes: limits.kv_max_value_size, ..Self::default() }
+        Self { value_bytes: limits.kv_max_value_size, transaction_bytes: limits.txn_max_req_len, ..Self::default() }
     }
 }

@@ -11,28 +11,43 @@
 mod agent;
 mod agent_checks;
 mod agent_health;
+mod agent_membership;
 mod agent_services;
 mod body;
+mod ca_configuration;
 mod caller;
 mod catalog;
+mod choice;
 mod config_entries;
 mod connect;
+mod coordinate;
 mod decode;
 #[cfg(test)]
 pub(crate) mod double;
+mod event;
 mod failure;
 mod health;
 mod json;
 mod kv;
 mod leaf;
 mod limits;
+mod metrics;
+mod monitor;
 mod operator;
+mod operator_raft;
 mod params;
+mod prepared_query;
 mod routes;
 mod serve;
+mod session;
+mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
+mod txn;
+#[cfg(test)]
+mod upkeep_tests;
+mod usage;
 
 use std::sync::Arc;
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use lictor_types::NodeName;
 use lictor_types::duration;
 use lictor_types::rpc::{CreateJoinToken, Operation, Report};
-use lictor_types::{Index, Requirement, Resource};
 use serde::{Deserialize, Serialize};
 
 use super::body::JsonBody;
-use super::caller::{Caller, Order};
+use super::caller::Order;
 use super::decode::{self, Names};
 use super::failure::{Answered, Failure};
 
@@ -21,6 +21,7 @@ const JOIN_TOKEN_VALID_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 #[serde(rename_all = "PascalCase", default)]
 struct JoinTokenBody {
     services: Vec<String>,
+    node: Option<NodeName>,
     #[serde(rename = "TTL", with = "duration::optional")]
     ttl: Option<Duration>,
 }
@@ -34,9 +35,10 @@ struct JoinTokenMade {
     ttl: String,
 }
 
-/// `PUT /v1/operator/join-token`, our own: makes a single-use join token; body `{"Services":["web"],"TTL":"10m"}` or none.
+/// `PUT /v1/operator/join-token`, our own: makes a single-use join token; body
+/// `{"Services":["web"],"Node":"web-1","TTL":"10m"}` or none.
 pub(super) async fn create_join_token(order: Order, body: JsonBody) -> Answered {
-    let JoinTokenBody { services, ttl } =
+    let JoinTokenBody { services, node, ttl } =
         if body.0.is_empty() { JoinTokenBody::default() } else { decode::decode(&body.0, Names::SnakeToo)? };
     let valid = ttl.unwrap_or(JOIN_TOKEN_VALID);
     if valid < Duration::from_secs(1) || valid > JOIN_TOKEN_VALID_MAX {
@@ -46,45 +48,9 @@ pub(super) async fn create_join_token(order: Order, body: JsonBody) -> Answered 
             duration::format(JOIN_TOKEN_VALID_MAX)
         )));
     }
-    let wanted = CreateJoinToken { services, valid_seconds: valid.as_secs() };
+    let wanted = CreateJoinToken { services, valid_seconds: valid.as_secs(), node };
     let Report::JoinToken(secret) = order.operate(Operation::CreateJoinToken(wanted)).await? else {
         return Err(Failure::unexpected_answer());
     };
     order.json(&JoinTokenMade { secret_id: secret.secret, ttl: duration::format(valid) })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct RaftConfiguration<'a> {
-    servers: Vec<RaftServerJson<'a>>,
-    index: Index,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct RaftServerJson<'a> {
-    #[serde(rename = "ID")]
-    id: &'a str,
-    node: &'a str,
-    address: &'a str,
-    leader: bool,
-    protocol_version: &'static str,
-    voter: bool,
-}
-
-/// `GET /v1/operator/raft/configuration`: the servers in raft, as the asked server knows them.
-pub(super) async fn raft_configuration(caller: Caller) -> Answered {
-    caller.require(Requirement::read(Resource::Operator, "")).await?;
-    let Report::Status(status) = caller.operate(Operation::Status).await? else {
-        return Err(Failure::unexpected_answer());
-    };
-    let servers = status.servers.iter().map(|it| RaftServerJson {
-        id: &it.server.id,
-        node: it.server.name.as_str(),
-        address: &it.server.address,
-        leader: status.leader.as_ref() == Some(&it.server.address),
-        protocol_version: "3",
-        voter: it.voter,
-    });
-    caller.json(&RaftConfiguration { servers: servers.collect(), index: status.index })
 }

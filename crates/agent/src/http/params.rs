@@ -92,18 +92,26 @@ impl Params {
             None => 0,
             Some(text) => text.parse().map_err(|_| Refusal::bad_request("Invalid index"))?,
         };
-        let wait = match self.text("wait") {
-            None => Duration::ZERO,
-            Some(text) => duration::parse(text).map_err(|_| Refusal::bad_request("Invalid wait time"))?,
-        };
+        let wait = self.wait(limits)?;
         if index == 0 {
             return Ok(Freshness { consistency, block: None });
         }
-        let wait = if wait.is_zero() { limits.default_query_time } else { wait.min(limits.max_query_time) };
         let wait_millis = wait.as_millis() as u64;
         // Spread over a sixteenth, so that readers who began together do not all return together.
         let wait_millis = wait_millis + rng.below(wait_millis / 16 + 1);
         Ok(Freshness { consistency, block: Some(Block { after: Index(index), wait_millis }) })
+    }
+
+    /// How long an answer may be waited for that this agent gives itself.
+    ///
+    /// # Errors
+    /// 400 with Consul's text.
+    pub(super) fn wait(&self, limits: &HttpLimits) -> Result<Duration, Refusal> {
+        let wait = match self.text("wait") {
+            None => Duration::ZERO,
+            Some(text) => duration::parse(text).map_err(|_| Refusal::bad_request("Invalid wait time"))?,
+        };
+        Ok(if wait.is_zero() { limits.default_query_time } else { wait.min(limits.max_query_time) })
     }
 
     fn consistency(&self) -> Result<Consistency, Refusal> {

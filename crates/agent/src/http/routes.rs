@@ -8,14 +8,21 @@ use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use tokio::time::Instant;
 use tower::ServiceExt;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
 use super::failure::text;
 use super::{
-    Door, agent, agent_checks, agent_health, agent_services, catalog, config_entries, connect, health, kv, leaf,
-    operator, status,
+    Door, agent, agent_checks, agent_health, agent_membership, agent_services, ca_configuration, catalog,
+    config_entries, connect, coordinate, event, health, kv, leaf, metrics, monitor, operator, operator_raft,
+    prepared_query, session, snapshot, status, txn, usage,
 };
 use crate::agent::Agent;
+
+/// Bytes of the smallest answer that is compressed, as in Consul.
+const COMPRESSED_FROM: u64 = 1400;
 
 /// The methods of one path, with Consul's answers to all others.
 struct Endpoint {
@@ -46,6 +53,10 @@ impl Endpoint {
         self.on("PUT", MethodFilter::PUT, handler)
     }
 
+    fn post<H: Handler<T, Arc<Door>>, T: 'static>(self, handler: H) -> Self {
+        self.on("POST", MethodFilter::POST, handler)
+    }
+
     fn delete<H: Handler<T, Arc<Door>>, T: 'static>(self, handler: H) -> Self {
         self.on("DELETE", MethodFilter::DELETE, handler)
     }
@@ -69,7 +80,16 @@ impl Endpoint {
 }
 
 fn routes() -> Router<Arc<Door>> {
-    let tables = [kv_and_catalog(), agent_local(), mesh_and_cluster()];
+    let tables = [
+        kv_and_catalog(),
+        locks(),
+        queries_and_events(),
+        coordinates(),
+        agent_local(),
+        mesh_and_cluster(),
+        upkeep(),
+        raft_and_autopilot(),
+    ];
     let mut router = Router::new();
     for (path, endpoint) in tables.into_iter().flatten() {
         let methods = endpoint.finish();
@@ -104,6 +124,18 @@ fn kv_and_catalog() -> Table {
     ]
 }
 
+fn locks() -> Table {
+    vec![
+        ("/v1/session/create", endpoint().put(session::create)),
+        ("/v1/session/destroy/{*name}", endpoint().put(session::destroy)),
+        ("/v1/session/renew/{*name}", endpoint().put(session::renew)),
+        ("/v1/session/info/{*name}", endpoint().get(session::info)),
+        ("/v1/session/node/{*name}", endpoint().get(session::node)),
+        ("/v1/session/list", endpoint().get(session::list_all)),
+        ("/v1/txn", endpoint().put(txn::put)),
+    ]
+}
+
 fn agent_local() -> Table {
     vec![
         ("/v1/agent/self", endpoint().get(agent::this)),
@@ -134,6 +166,7 @@ fn mesh_and_cluster() -> Table {
     let exact = endpoint().get(connect::exact).put(connect::set_exact).delete(connect::delete_exact);
     vec![
         ("/v1/connect/ca/roots", endpoint().get(connect::roots)),
+        ("/v1/connect/ca/configuration", endpoint().get(ca_configuration::get).put(ca_configuration::set)),
         ("/v1/connect/intentions", endpoint().get(connect::intentions)),
         ("/v1/connect/intentions/exact", exact),
         ("/v1/connect/intentions/match", endpoint().get(connect::matching)),
@@ -142,8 +175,52 @@ fn mesh_and_cluster() -> Table {
         ("/v1/config/{*name}", endpoint().get(config_entries::get).delete(config_entries::delete)),
         ("/v1/status/leader", endpoint().get(status::leader)),
         ("/v1/status/peers", endpoint().get(status::peers)),
-        ("/v1/operator/raft/configuration", endpoint().get(operator::raft_configuration)),
         ("/v1/operator/join-token", endpoint().put(operator::create_join_token)),
+    ]
+}
+
+/// What keeps a cluster well.
+fn upkeep() -> Table {
+    vec![
+        ("/v1/agent/host", endpoint().get(monitor::host)),
+        ("/v1/agent/monitor", endpoint().get(monitor::monitor)),
+        ("/v1/agent/metrics", endpoint().get(metrics::metrics)),
+        ("/v1/operator/usage", endpoint().get(usage::usage)),
+        ("/v1/snapshot", endpoint().get(snapshot::save).put(snapshot::restore)),
+    ]
+}
+
+fn raft_and_autopilot() -> Table {
+    let configuration = endpoint().get(operator_raft::autopilot_configuration);
+    let transfer = endpoint().post(operator_raft::transfer_leader).put(operator_raft::transfer_leader);
+    vec![
+        ("/v1/operator/raft/configuration", endpoint().get(operator_raft::configuration)),
+        ("/v1/operator/raft/peer", endpoint().delete(operator_raft::remove_peer)),
+        ("/v1/operator/raft/transfer-leader", transfer),
+        ("/v1/operator/autopilot/configuration", configuration.put(operator_raft::set_autopilot_configuration)),
+        ("/v1/operator/autopilot/health", endpoint().get(operator_raft::health)),
+        ("/v1/operator/autopilot/state", endpoint().get(operator_raft::state)),
+    ]
+}
+
+fn coordinates() -> Table {
+    vec![
+        ("/v1/coordinate/datacenters", endpoint().get(coordinate::datacenters)),
+        ("/v1/coordinate/nodes", endpoint().get(coordinate::nodes)),
+        ("/v1/coordinate/node/{*name}", endpoint().get(coordinate::node)),
+        ("/v1/coordinate/update", endpoint().put(coordinate::update)),
+    ]
+}
+
+fn queries_and_events() -> Table {
+    let query = endpoint().get(prepared_query::get).put(prepared_query::update).delete(prepared_query::delete);
+    vec![
+        ("/v1/query", endpoint().get(prepared_query::list).post(prepared_query::create)),
+        ("/v1/query/{*name}", query),
+        ("/v1/agent/force-leave/{*name}", endpoint().put(agent_membership::force_leave)),
+        ("/v1/agent/join/{*name}", endpoint().put(agent_membership::join)),
+        ("/v1/event/fire/{*name}", endpoint().put(event::fire)),
+        ("/v1/event/list", endpoint().get(event::list)),
     ]
 }
 
@@ -152,14 +229,30 @@ pub fn router(agent: Arc<Agent>) -> Router {
     let default_policy = if !agent.identity.acl_enabled || agent.identity.default_allow { "allow" } else { "deny" };
     let default_policy = HeaderValue::from_static(default_policy);
     let limits = (&agent.config.limits).into();
+    let took = agent.figures.http.clone();
     let door = Arc::new(Door { agent, limits, leaves: leaf::Leaves::default() });
     let inner = routes().route("/", axum::routing::get(root)).fallback(unknown).with_state(door);
-    let door = inner.map_request(clean_path).map_response(move |mut response: Response| {
+    let timed = inner.map_request(clean_path).map_future(move |answer| {
+        let took = took.clone();
+        async move {
+            let begin = Instant::now();
+            let answer = answer.await;
+            took.took(begin.elapsed());
+            answer
+        }
+    });
+    let door = timed.map_response(move |mut response: Response| {
         const X_CONSUL_DEFAULT_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
         response.headers_mut().insert(X_CONSUL_DEFAULT_POLICY, default_policy.clone());
         response
     });
-    Router::new().fallback_service(door)
+    Router::new().fallback_service(door).layer(compression())
+}
+
+/// Gzip for whoever takes it; not for what is an archive or a value already.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worth_it = SizeAbove::new(COMPRESSED_FROM).and(NotForContentType::const_new("application/octet-stream"));
+    CompressionLayer::new().compress_when(worth_it)
 }
 
 async fn root() -> Response {

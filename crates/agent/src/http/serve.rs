@@ -20,6 +20,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use super::choice::ClientAddress;
 
 /// How long a client may take for the head of a request, idle time between two requests included.
 const HEADER_READ_LIMIT: Duration = Duration::from_secs(10);
@@ -92,9 +95,9 @@ async fn accept(listener: HttpListener, router: Router, clients: Arc<Clients>, t
                 tracing::debug!(%error, %peer, "cannot turn Nagle's algorithm off");
             }
             match tls {
-                None => connection(stream, router, &connection_tasks).await,
+                None => connection(stream, peer.ip(), router, &connection_tasks).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, &connection_tasks).await,
+                    Ok(Ok(stream)) => connection(stream, peer.ip(), router, &connection_tasks).await,
                     Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 },
@@ -111,11 +114,11 @@ fn refuse(stream: TcpStream) {
     }
 }
 
-async fn connection<S>(stream: S, router: Router, tasks: &Tasks)
+async fn connection<S>(stream: S, client: IpAddr, router: Router, tasks: &Tasks)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = auto::Builder::new(OwnedExecutor(tasks.clone()));
+    let mut builder = auto::Builder::new(tasks.executor_to_end());
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -125,6 +128,10 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(BUFFER_BYTES_MAX as u32);
+    let router = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ClientAddress(client));
+        request
+    });
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(served);
     let ended = tokio::select! {
@@ -143,22 +150,6 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
-    }
-}
-
-/// Runs the streams of HTTP/2 connections as tasks of ours; they end with their connection.
-#[derive(Clone)]
-struct OwnedExecutor(Tasks);
-
-impl<F> hyper::rt::Executor<F> for OwnedExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn_to_end(async move {
-            stream.await;
-        });
     }
 }
 

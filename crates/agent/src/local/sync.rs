@@ -142,7 +142,7 @@ impl Driver {
 
     async fn compare(&self) -> Result<(), Refusal> {
         let node = &self.local.identity.node_name;
-        let token = self.token(&self.local.agent_token);
+        let token = self.token(&self.local.tokens.agent());
         let services = self.datacenter.read(&token, Query::NodeServices(node.clone()), Freshness::default()).await?;
         let (node_row, services) = match services.answer {
             Answer::NodeServices(Some(found)) => {
@@ -168,7 +168,7 @@ impl Driver {
         let Some((credential, command)) = self.command(job) else { return Ok(Round::Done) };
         let outcome = self.datacenter.write(&credential, command).await;
         let refusal = match outcome.map(|outcome| outcome.effect) {
-            Ok(Effect::Applied | Effect::NotApplied) => {
+            Ok(Effect::Applied | Effect::NotApplied | Effect::Transaction(_)) => {
                 match job {
                     Job::Node => tracing::info!("Synced node info"),
                     other => tracing::info!(job = ?other, "told the catalog"),
@@ -199,13 +199,13 @@ impl Driver {
     }
 
     fn token(&self, own: &Credential) -> Credential {
-        if own.is_anonymous() { self.local.default_token.clone() } else { own.clone() }
+        if own.is_anonymous() { self.local.tokens.default() } else { own.clone() }
     }
 
     /// The command of a job and the token it is done with; none when the row has gone meanwhile.
     fn command(&self, job: &Job) -> Option<(Credential, Command)> {
         let rows = self.local.rows.lock();
-        let agent_token = &self.local.agent_token;
+        let agent_token = &self.local.tokens.agent();
         let register = |service, checks, skip_node_update| {
             let own = self.local.own_node();
             Command::Register(Box::new(Registration {
@@ -245,7 +245,7 @@ impl Driver {
 
     /// What was removed here is removed with its own token; what nobody here knows, with the agent's.
     fn gone_token(&self, own: Credential) -> Credential {
-        if own.is_anonymous() { self.token(&self.local.agent_token) } else { own }
+        if own.is_anonymous() { self.token(&self.local.tokens.agent()) } else { own }
     }
 
     fn deregister(&self, service_id: Option<&ServiceId>, check_id: Option<&CheckId>) -> Command {

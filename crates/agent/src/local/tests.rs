@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::Datacenter;
+use crate::tokens::AgentTokens;
 
 /// A catalog of one node, which counts what it is told.
 #[derive(Default)]
@@ -127,8 +128,11 @@ fn start(fs: Option<&MemoryFs>, services: &[Value]) -> (Arc<Local>, Tasks) {
     let tasks = Tasks::new();
     let local = Local::start(LocalSettings {
         identity: identity(),
-        default_token: Credential::new("default"),
-        agent_token: Credential::new("agent"),
+        tokens: Arc::new(AgentTokens::new(
+            Credential::new("default"),
+            Credential::new("agent"),
+            Credential::anonymous(),
+        )),
         check_update_interval: Duration::from_secs(300),
         services: services.iter().map(|service| ServiceDefinition::from_json(service).unwrap()).collect(),
         checks: Vec::new(),

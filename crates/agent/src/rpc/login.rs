@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn request() -> Login {
-        Login { proof: "p".into(), node: "n1".parse().unwrap(), services: Vec::new(), csr: Vec::new() }
+        Login { proof: "p".into(), node: "n1".parse().unwrap(), services: Vec::new(), csr: Vec::new(), node_id: None }
     }
 
     /// A server that greets with this trust domain and refuses with the text of the node name.

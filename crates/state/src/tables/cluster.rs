@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use lictor_types::authority::AuthorityRecord;
+use lictor_types::authority::{AuthorityRecord, AuthoritySettings};
+use lictor_types::autopilot::{AutopilotConfig, AutopilotSet};
 use lictor_types::command::{ClusterIdentity, Effect, ServiceClaim};
 use lictor_types::refusal::RefusalKind;
-use lictor_types::{CaRoots, Refusal};
+use lictor_types::{CaRoots, Index, Refusal};
 
 use super::Key;
 use crate::changes::{Commit, Table};
@@ -16,6 +17,7 @@ use crate::indexes::Indexes;
 pub(crate) struct Cluster {
     pub(crate) identity: Option<Arc<ClusterIdentity>>,
     pub(crate) authority: Option<Arc<AuthorityRecord>>,
+    pub(crate) autopilot: Option<Arc<AutopilotConfig>>,
     /// Raft ids of removed servers.
     pub(crate) removed_servers: OrdSet<Key>,
     /// Service to namespace.
@@ -51,6 +53,29 @@ impl Cluster {
         Effect::Applied
     }
 
+    pub(crate) fn configure_authority(
+        &mut self,
+        commit: &mut Commit,
+        indexes: &mut Indexes,
+        settings: &AuthoritySettings,
+    ) -> Result<Effect, Refusal> {
+        settings.check().map_err(Refusal::bad_request)?;
+        let Some(authority) = &self.authority else {
+            return Err(Refusal::failed(
+                "the mesh CA does not exist yet: no leader has made it; try again in a moment",
+            ));
+        };
+        let old = authority.settings.clone().unwrap_or_default();
+        let settings = AuthoritySettings { modify_index: old.modify_index, ..settings.clone() };
+        if settings == old {
+            return Ok(Effect::Applied);
+        }
+        let settings = Some(AuthoritySettings { modify_index: commit.at, ..settings });
+        self.authority = Some(Arc::new(AuthorityRecord { settings, ..AuthorityRecord::clone(authority) }));
+        indexes.changed(commit, Table::Authority, Key::from(""));
+        Ok(Effect::Applied)
+    }
+
     /// What readers see of the mesh CA.
     pub(crate) fn roots(&self) -> Option<CaRoots> {
         self.authority.as_ref().map(|authority| CaRoots {
@@ -77,6 +102,18 @@ impl Cluster {
                 Ok(Effect::Applied)
             }
         }
+    }
+
+    pub(crate) fn set_autopilot(&mut self, commit: &mut Commit, indexes: &mut Indexes, set: &AutopilotSet) -> Effect {
+        let stored = self.autopilot.as_ref();
+        if set.cas.is_some_and(|cas| cas != stored.map_or(Index(0), |it| it.modify_index)) {
+            return Effect::NotApplied;
+        }
+        let create_index = stored.map_or(commit.at, |it| it.create_index);
+        let config = AutopilotConfig { create_index, modify_index: commit.at, ..set.config.clone() };
+        self.autopilot = Some(Arc::new(config));
+        indexes.changed(commit, Table::Autopilot, Key::from(""));
+        Effect::Applied
     }
 
     pub(crate) fn remember_removed(&mut self, server_id: &str) -> Effect {

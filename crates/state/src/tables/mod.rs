@@ -7,10 +7,14 @@ use imbl::OrdMap;
 
 pub(crate) mod checks;
 pub(crate) mod cluster;
+pub(crate) mod coordinates;
 pub(crate) mod intentions;
 pub(crate) mod kv;
+pub(crate) mod lock_delays;
 pub(crate) mod nodes;
+pub(crate) mod prepared_queries;
 pub(crate) mod services;
+pub(crate) mod sessions;
 pub(crate) mod tokens;
 
 /// A key of a table: cheap to clone, because maps copy their nodes.

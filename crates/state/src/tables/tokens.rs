@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use lictor_types::command::Effect;
 use lictor_types::refusal::RefusalKind;
 use lictor_types::token::{ANONYMOUS_ACCESSOR, JoinToken};
-use lictor_types::{Refusal, Timestamp, Token};
+use lictor_types::{NodeName, Refusal, Timestamp, Token};
 
 use super::Key;
 use crate::changes::Commit;
@@ -50,7 +50,13 @@ impl Tokens {
         self.join_tokens.values().map(|token| &**token)
     }
 
-    pub(crate) fn set(&mut self, commit: &Commit, token: &Token) -> Result<Effect, Refusal> {
+    /// The token of the login of the node with this key.
+    pub(crate) fn of_login(&self, node: &str) -> Option<&Arc<Token>> {
+        self.by_login_node.get(node).and_then(|accessor_id| self.rows.get(accessor_id))
+    }
+
+    /// Whether a token can be set.
+    pub(crate) fn check(&self, token: &Token) -> Result<(), Refusal> {
         if token.accessor_id.is_empty() {
             return Err(Refusal::bad_request("a token needs an AccessorID: a UUID that the leader makes"));
         }
@@ -60,6 +66,11 @@ impl Tokens {
                 "another token has this SecretID already: leave it out, and one is made",
             ));
         }
+        Ok(())
+    }
+
+    pub(crate) fn set(&mut self, commit: &Commit, token: &Token) -> Result<Effect, Refusal> {
+        self.check(token)?;
         let mut token = token.clone();
         match self.rows.get(&*token.accessor_id) {
             Some(old) => {
@@ -125,12 +136,21 @@ impl Tokens {
         Effect::Applied
     }
 
+    /// Whether whoever shows this join token may be `node`.
+    pub(crate) fn check_join_token(&self, lookup: &Lookup, node: &NodeName) -> Result<(), Refusal> {
+        let token = self.join_tokens.get(lookup).ok_or_else(unknown_join_token)?;
+        match &token.node {
+            Some(only) if only.key() != node.key() => Err(Refusal::permission_denied(format!(
+                "this join token is for the node {:?} and not for {:?}",
+                only.as_str(),
+                node.as_str()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn use_join_token(&mut self, lookup: &Lookup) -> Result<Effect, Refusal> {
-        let Some(token) = self.join_tokens.get(lookup) else {
-            return Err(Refusal::permission_denied(
-                "the join token is unknown, used up or expired: make a new one with `lictor join-token create`",
-            ));
-        };
+        let token = self.join_tokens.get(lookup).ok_or_else(unknown_join_token)?;
         if !token.reusable {
             self.remove_join_token(lookup);
         }
@@ -158,4 +178,10 @@ impl Tokens {
             self.remove_join_token(&lookup);
         }
     }
+}
+
+fn unknown_join_token() -> Refusal {
+    Refusal::permission_denied(
+        "the join token is unknown, used up or expired: make a new one with `lictor join-token create`",
+    )
 }

@@ -1,5 +1,7 @@
 //! The words of the golden scripts.
 
+mod locks;
+mod prepared;
 mod show;
 
 use std::collections::BTreeMap;
@@ -10,13 +12,17 @@ use lictor_state::Store;
 use lictor_state::access::{Authorized, Authorizer, Duty};
 use lictor_state::published::Published;
 use lictor_state::watches::Watch;
+use lictor_types::authority::{AuthorityRecord, AuthoritySettings};
+use lictor_types::autopilot::{AutopilotConfig, AutopilotSet};
 use lictor_types::command::{
-    Effect, IntentionDelete, IntentionUpsert, IntentionsDelete, IntentionsSet, KvCommand, ServiceClaim,
+    Effect, IntentionDelete, IntentionUpsert, IntentionsDelete, IntentionsSet, KvCommand, LoginRenewal, NameRight,
+    NodeLogin, ServiceClaim,
 };
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery, StateQuery};
 use lictor_types::token::{ANONYMOUS_ACCESSOR, JoinToken};
 use lictor_types::{
-    Action, Command, Deregistration, Envelope, Index, KvVerb, Query, Refusal, SourceIntention, Timestamp, Token,
+    Action, CaRoot, Command, Coordinate, Deregistration, Envelope, Index, KvVerb, Near, NodeCoordinate, Query, Refusal,
+    Selection, SourceIntention, Timestamp, Token,
 };
 
 /// A state, who asks it, what time it is, and who waits.
@@ -113,6 +119,7 @@ impl Runner {
         let mut lines = vec![match applied.outcome.effect {
             Effect::Applied => format!("@{index} applied"),
             Effect::NotApplied => format!("@{index} not applied"),
+            Effect::Transaction(outcome) => format!("@{index} {}", show::transaction(&outcome).join("\n    ")),
             Effect::Refused(refusal) => format!("@{index} refused {}: {refusal}", refusal.status()),
         }];
         for (name, watch) in &mut self.watches {
@@ -133,7 +140,9 @@ impl Runner {
     fn authorize_query(&self, query: Query) -> Result<Authorized<Query>, Refusal> {
         let Some(asker) = &self.asker else { return Ok(Authorized::system(Duty::Initialize, query)) };
         let authorizer = Authorizer { acl_enabled: true, default_allow: false };
-        let rules = authorizer.resolve(&self.store, secret(asker), Timestamp(self.time))?;
+        let now = Timestamp(self.time);
+        let rules = authorizer.resolve(&self.store, secret(asker), now)?;
+        let rules = authorizer.rules_of_question(&self.store, rules, &query, now)?;
         authorizer.authorize_query(&rules, query)
     }
 
@@ -149,7 +158,23 @@ fn secret(asker: &str) -> Option<[u8; 32]> {
     (asker != "anonymous").then(|| lookup(asker))
 }
 
+/// `near=NODE` and, as the last of the line, `filter=EXPRESSION` choose among the rows of a question.
 fn query_of(line: &str) -> Option<Query> {
+    let (line, filter) = line.split_once(" filter=").unwrap_or((line, ""));
+    let arguments = Arguments::new(line);
+    let near = arguments.named.get("near").map(|node| Near::Node((*node).to_owned()));
+    let merge_central_config = arguments.has("merged");
+    let query = plain_query_of(line)?;
+    if filter.is_empty() && near.is_none() && !merge_central_config {
+        return Some(query);
+    }
+    Some(Query::Selected(Box::new(Selection { query, filter: filter.to_owned(), near, merge_central_config })))
+}
+
+fn plain_query_of(line: &str) -> Option<Query> {
+    if let Some(query) = prepared::query_of(line) {
+        return Some(query);
+    }
     let arguments = Arguments::new(line);
     let first = arguments.word(1);
     let meta: BTreeMap<String, String> = arguments
@@ -180,7 +205,11 @@ fn query_of(line: &str) -> Option<Query> {
         ("checks", "on") => Query::HealthNode(arguments.word(2).parse().unwrap()),
         ("checks", "of") => Query::HealthChecks(service(arguments.word(2))),
         ("checks", _) => Query::HealthState(StateQuery { state: first.into(), node_meta: meta }),
+        ("coordinates", "") => Query::Coordinates,
+        ("coordinates", name) => Query::CoordinatesOf(name.parse().unwrap()),
         ("roots", _) => Query::CaRoots,
+        ("ca-settings", _) => Query::AuthoritySettings,
+        ("autopilot", "") => Query::Autopilot,
         ("intentions", "") => Query::Intentions,
         ("intentions", "from") => {
             Query::IntentionMatch(IntentionMatch { by_source: true, name: arguments.word(2).into() })
@@ -193,11 +222,14 @@ fn query_of(line: &str) -> Option<Query> {
         }
         ("entry", _) => Query::ServiceIntentions(first.into()),
         ("entries", _) => Query::ServiceIntentionsList,
-        _ => return None,
+        _ => return locks::query_of(&arguments, line),
     })
 }
 
 fn command_of(line: &str) -> Command {
+    if let Some(command) = prepared::command_of(line) {
+        return command;
+    }
     let arguments = Arguments::new(line);
     let first = arguments.word(1);
     let cas = arguments.number("cas").map(Index);
@@ -231,11 +263,52 @@ fn command_of(line: &str) -> Command {
             services: arguments.list("services"),
             reusable: arguments.has("reusable"),
             expiration_time: Timestamp(arguments.number("expires").unwrap() * 1000),
+            node: arguments.named.get("node").map(|node| node.parse().unwrap()),
+        }),
+        "login" => Command::NodeLogin(Box::new(NodeLogin {
+            token: Token { login_node: Some(arguments.word(3).into()), ..token(first, &arguments) },
+            join_token: arguments.named.get("with").map(|secret| lookup(secret).into()),
+            right: match arguments.word(4) {
+                "named" => NameRight::Named,
+                "proven" => NameRight::Proven,
+                _ => NameRight::FirstCome,
+            },
+        })),
+        "renew" => Command::LoginRenew(LoginRenewal {
+            node: first.parse().unwrap(),
+            expiration_time: Timestamp(arguments.number("expires").unwrap() * 1000),
+        }),
+        "ca-create" => Command::AuthorityInitialize(authority(first)),
+        "ca-configure" => Command::AuthorityConfigure(AuthoritySettings {
+            leaf_seconds: arguments.number("leaf").unwrap(),
+            signatures_per_second: arguments.number("csr").unwrap_or(50) as u32,
+            modify_index: Index(0),
         }),
         "use-join-token" => Command::JoinTokenUse(lookup(first)),
+        // place NODE X: X milliseconds from the origin.
+        "place" => Command::CoordinatesSet(vec![NodeCoordinate {
+            node: first.parse().unwrap(),
+            segment: String::new(),
+            coord: at(arguments.word(2).parse::<f64>().unwrap() / 1000.0),
+        }]),
         "claim" => Command::ServiceClaim(ServiceClaim { service: first.into(), namespace: arguments.word(3).into() }),
-        other => panic!("{other:?} is neither a question nor a command"),
+        "set-autopilot" => Command::AutopilotSet(AutopilotSet {
+            config: AutopilotConfig {
+                cleanup_dead_servers: !arguments.has("keep-dead"),
+                min_quorum: arguments.number("quorum").unwrap_or(0),
+                ..AutopilotConfig::default()
+            },
+            cas,
+        }),
+        other => locks::command_of(&arguments, line)
+            .unwrap_or_else(|| panic!("{other:?} is neither a question nor a command")),
     }
+}
+
+fn at(first: f64) -> Coordinate {
+    let mut coordinate = Coordinate::default();
+    coordinate.vec[0] = first;
+    coordinate
 }
 
 fn kv(verb: KvVerb, arguments: &Arguments<'_>) -> Command {
@@ -277,5 +350,32 @@ fn token(name: &str, arguments: &Arguments<'_>) -> Token {
         create_index: Index(0),
         modify_index: Index(0),
         login_node: arguments.named.get("login").map(|node| (*node).to_owned()),
+        login_node_id: arguments.named.get("id").map(|id| (*id).to_owned()),
+    }
+}
+
+fn authority(name: &str) -> AuthorityRecord {
+    AuthorityRecord {
+        trust_domain: format!("{name}.consul"),
+        root: CaRoot {
+            id: name.into(),
+            name: name.into(),
+            serial_number: 1,
+            signing_key_id: String::new(),
+            external_trust_domain: String::new(),
+            not_before: String::new(),
+            not_after: String::new(),
+            root_cert: String::new(),
+            intermediate_certs: None,
+            active: true,
+            private_key_type: "ec".into(),
+            private_key_bits: 256,
+            create_index: Index(0),
+            modify_index: Index(0),
+        },
+        intermediate_pem: String::new(),
+        sealed_root_key: Vec::new(),
+        sealed_intermediate_key: Vec::new(),
+        settings: None,
     }
 }

@@ -1,7 +1,9 @@
 //! How answers are shown in scripts.
 
 use lictor_state::Answered;
-use lictor_types::{Answer, HealthCheck, Intention, KvEntry, Node, NodeService};
+use lictor_types::session::SessionBehavior;
+use lictor_types::transaction::{TransactionOutcome, TransactionResult};
+use lictor_types::{Answer, HealthCheck, Intention, KvEntry, Node, NodeService, Session};
 
 pub(crate) fn answered(answered: &Answered) -> Vec<String> {
     let mut lines = rows(&answered.answer);
@@ -51,10 +53,29 @@ fn rows(answer: &Answer) -> Vec<String> {
                 format!("{node} {}{of} @{}/{}", check(it), it.create_index, it.modify_index)
             })
             .collect(),
+        Answer::Sessions(sessions) => sessions.iter().map(session).collect(),
+        Answer::Transaction(outcome) => transaction(outcome),
+        Answer::Coordinates(rows) => rows.iter().map(|row| format!("{} {:?}", row.node, row.coord.vec)).collect(),
         Answer::CaRoots(roots) => roots.iter().map(|roots| roots.active_root_id.clone()).collect(),
+        Answer::AuthoritySettings(settings) => settings
+            .iter()
+            .map(|it| format!("leaf={}s csr={}/s @{}", it.leaf_seconds, it.signatures_per_second, it.modify_index))
+            .collect(),
+        Answer::Autopilot(it) => vec![format!(
+            "cleanup {} contact {} trailing {} quorum {} stabilization {} create {} modify {}",
+            it.cleanup_dead_servers,
+            it.last_contact_threshold_millis,
+            it.max_trailing_logs,
+            it.min_quorum,
+            it.server_stabilization_millis,
+            it.create_index.0,
+            it.modify_index.0
+        )],
         Answer::Intentions(intentions) => intentions.iter().map(intention).collect(),
         Answer::Intention(it) => it.iter().map(intention).collect(),
         Answer::ServiceIntentions(entry) => entry.iter().flat_map(entry_rows).collect(),
+        Answer::PreparedQueries(queries) => queries.iter().map(super::prepared::query).collect(),
+        Answer::PreparedQueryFound(found) => super::prepared::found(found),
         Answer::ServiceIntentionsList(entries) => entries.iter().flat_map(entry_rows).collect(),
     }
 }
@@ -62,7 +83,36 @@ fn rows(answer: &Answer) -> Vec<String> {
 fn kv(entry: &KvEntry) -> String {
     let value = String::from_utf8_lossy(&entry.value);
     let flags = if entry.flags == 0 { String::new() } else { format!(" flags={}", entry.flags) };
-    format!("{} = {value}{flags} @{}/{}", entry.key, entry.create_index, entry.modify_index)
+    let session = entry.session.as_ref().map(|session| format!(" held by {session}")).unwrap_or_default();
+    let lock = if entry.lock_index == 0 { String::new() } else { format!(" lock {}", entry.lock_index) };
+    format!("{} = {value}{flags}{session}{lock} @{}/{}", entry.key, entry.create_index, entry.modify_index)
+}
+
+fn session(session: &Session) -> String {
+    let checks: Vec<&str> = session.checks().collect();
+    let behavior = if session.behavior == SessionBehavior::Delete { " deletes" } else { "" };
+    let ttl = if session.ttl.is_empty() { String::new() } else { format!(" ttl={}", session.ttl) };
+    let delay = session.lock_delay / 1_000_000_000;
+    format!(
+        "{} on {} checks={}{behavior}{ttl} delay={delay}s @{}/{}",
+        session.id,
+        session.node,
+        checks.join(","),
+        session.create_index,
+        session.modify_index
+    )
+}
+
+pub(crate) fn transaction(outcome: &TransactionOutcome) -> Vec<String> {
+    let found = outcome.results.iter().map(|result| match result {
+        TransactionResult::Kv(it) => kv(it),
+        TransactionResult::Node(it) => node(it),
+        TransactionResult::Service(it) => service(it),
+        TransactionResult::Check(it) => check(it),
+    });
+    let wrong = outcome.errors.iter().map(|error| format!("operation {}: {}", error.op_index, error.what));
+    let heading = if outcome.errors.is_empty() { "all done" } else { "nothing done" };
+    std::iter::once(heading.to_owned()).chain(found).chain(wrong).collect()
 }
 
 fn node(node: &Node) -> String {

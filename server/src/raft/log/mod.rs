@@ -34,7 +34,7 @@ use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
-pub(super) use flusher::Flusher;
+pub(super) use flusher::{Flusher, Progress};
 use record::Record;
 use segment::Segment;
 pub(super) use store::LogStore;
@@ -124,6 +124,13 @@ pub struct LogOptions {
     pub batch_bytes: usize,
     /// How much may wait to be written before appending has to wait too.
     pub queue_bytes: usize,
+}
+
+impl LogOptions {
+    /// For a log that is in memory only: a segment's room is memory there.
+    pub fn in_memory() -> Self {
+        Self { segment_bytes: 1 << 20, cache_bytes: 4 << 20, ..Self::default() }
+    }
 }
 
 impl Default for LogOptions {

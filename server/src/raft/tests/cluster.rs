@@ -245,6 +245,29 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_whose_disk_is_full_hands_the_lead_on_and_comes_back_when_there_is_room() {
+    let (_network, nodes) = three(settings()).await;
+    nodes[0].propose("first").await.unwrap();
+    nodes[0].fs.set_capacity(Some(600 << 10));
+    for number in 0..200 {
+        if nodes[0].propose(&format!("{number} {}", "x".repeat(20 << 10))).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    nodes[1].leader_not(Some(nodes[0].id)).await;
+    let leader = if nodes[1].consensus.is_leader() { &nodes[1] } else { &nodes[2] };
+    leader.propose("meanwhile").await.unwrap();
+    // What it has applied it still serves to who takes stale answers.
+    assert!(texts(&nodes[0]).contains(&"first".to_owned()));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!nodes[0].consensus.is_leader() && nodes[0].consensus.fatal().borrow().is_none());
+    nodes[0].fs.set_capacity(None);
+    nodes[0].catch_up(leader).await;
+    assert!(texts(&nodes[0]).contains(&"meanwhile".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_disk_that_fails_is_fatal_and_the_others_go_on() {
     let (_network, nodes) = three(settings()).await;
     nodes[0].propose("before").await.unwrap();

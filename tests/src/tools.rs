@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Runs a program to its end, its output shown as it comes; ends it after `limit`.
-pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<(), String> {
+pub fn run(command: &mut Command, limit: Duration) -> Result<(), String> {
     let words = shown(command);
     println!("    $ {words}");
     let child = command.stdin(Stdio::null()).spawn().map_err(|error| format!("`{words}`: {error}"))?;
@@ -15,7 +15,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<(), String> 
 }
 
 /// The same, with the output as the result, and as part of the error.
-pub(crate) fn captured(command: &mut Command, limit: Duration) -> Result<String, String> {
+pub fn captured(command: &mut Command, limit: Duration) -> Result<String, String> {
     let words = shown(command);
     // A file and not a pipe: nobody has to read while the program runs.
     let mut file: File = tempfile::tempfile().map_err(|error| error.to_string())?;

@@ -1,0 +1,252 @@
+//! `lictor snapshot`: saves the state of the servers to a file, restores it, and says what is in such a file.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use futures_util::stream;
+use lictor_server::archive::container::{self, Contents};
+use serde_json::json;
+
+use super::Format;
+use crate::api::{Api, ApiFlags};
+use crate::output::{Failure, Output};
+use crate::table::{DETAIL_GAP, columns};
+
+/// Bytes that are read and sent at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Between two figures on the screen.
+const FIGURE_EVERY_BYTES: u64 = 4 * 1024 * 1024;
+/// What a file is called until it was verified.
+const UNVERIFIED: &str = "unverified";
+
+/// What to do with snapshots.
+#[derive(Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Saves the state of the servers to a file
+    Save(SaveFlags),
+    /// Replaces the state of the servers by that of a file
+    Restore(RestoreFlags),
+    /// Says what is in a file
+    Inspect(InspectFlags),
+}
+
+/// Where to.
+#[derive(Args)]
+pub(crate) struct SaveFlags {
+    /// The file to write.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+/// Where from.
+#[derive(Args)]
+pub(crate) struct RestoreFlags {
+    /// The file to read.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+/// Which file.
+#[derive(Args)]
+pub(crate) struct InspectFlags {
+    /// The file to read.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) async fn run(command: SnapshotCommand) -> Result<Output, Failure> {
+    match command {
+        SnapshotCommand::Save(flags) => save(&Api::connect(&flags.api)?, &flags.file).await,
+        SnapshotCommand::Restore(flags) => restore(&Api::connect(&flags.api)?, &flags.file).await,
+        SnapshotCommand::Inspect(flags) => inspect(&flags),
+    }
+}
+
+/// How far it is, on the screen only.
+struct Progress {
+    verb: &'static str,
+    total: Option<u64>,
+    done: u64,
+    shown: u64,
+    screen: bool,
+}
+
+impl Progress {
+    fn new(verb: &'static str, total: Option<u64>) -> Self {
+        Self { verb, total, done: 0, shown: 0, screen: io::stderr().is_terminal() }
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        if self.screen && self.done - self.shown >= FIGURE_EVERY_BYTES {
+            self.shown = self.done;
+            let total = self.total.map_or_else(String::new, |total| format!(" of {}", byte_size(total)));
+            eprint!("\r{} {}{total} ", self.verb, byte_size(self.done));
+        }
+    }
+
+    fn end(&self) {
+        if self.shown > 0 {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+async fn save(api: &Api, file: &Path) -> Result<Output, Failure> {
+    let mut unverified = file.as_os_str().to_owned();
+    unverified.push(".");
+    unverified.push(UNVERIFIED);
+    let unverified = PathBuf::from(unverified);
+    let saved = download(api, &unverified).await;
+    if saved.is_err() {
+        // What is there is no snapshot; that it cannot be removed is no news beside the error.
+        let _ = std::fs::remove_file(&unverified);
+    }
+    let contents = saved?;
+    std::fs::rename(&unverified, file).map_err(Failure::because("Error renaming snapshot file"))?;
+    Ok(Output::line(format!("Saved and verified snapshot to index {}", contents.meta.index)))
+}
+
+async fn download(api: &Api, to: &Path) -> Result<Contents, Failure> {
+    let query: &[(&str, &str)] = if api.is_stale() { &[("stale", "")] } else { &[] };
+    let mut reply =
+        api.client().get_stream("/v1/snapshot", query).await.map_err(Failure::because("Error saving snapshot"))?;
+    let mut file = private(to).map_err(Failure::because("Error creating snapshot file"))?;
+    let mut progress = Progress::new("Saved", None);
+    while let Some(bytes) = reply.next().await.map_err(Failure::because("Error writing snapshot file"))? {
+        file.write_all(&bytes).map_err(Failure::because("Error writing snapshot file"))?;
+        progress.add(bytes.len());
+    }
+    progress.end();
+    file.sync_all().map_err(Failure::because("Error closing snapshot file"))?;
+    drop(file);
+    let written = File::open(to).map_err(Failure::because("Error opening snapshot file for verify"))?;
+    container::verify(written).map_err(Failure::because("Error verifying snapshot file"))
+}
+
+/// A new file that only its owner may read: it holds every secret of the cluster, though sealed.
+fn private(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+async fn restore(api: &Api, path: &Path) -> Result<Output, Failure> {
+    let opened = || File::open(path).map_err(Failure::because("Error opening snapshot file"));
+    let file = opened()?;
+    let total = file.metadata().map_err(Failure::because("Error opening snapshot file"))?.len();
+    let begin = (file, Progress::new("Sent", Some(total)));
+    let pieces = stream::try_unfold(begin, |(mut file, mut progress)| async move {
+        let mut bytes = vec![0; CHUNK_BYTES];
+        let read = file.read(&mut bytes)?;
+        bytes.truncate(read);
+        progress.add(read);
+        if read == 0 {
+            progress.end();
+            return Ok(None);
+        }
+        Ok::<_, io::Error>(Some((Bytes::from(bytes), (file, progress))))
+    });
+    let body = lictor_client::stream::body(pieces);
+    api.client().put_stream("/v1/snapshot", &[], body).await.map_err(Failure::because("Error restoring snapshot"))?;
+    Ok(Output::line("Restored snapshot"))
+}
+
+fn inspect(flags: &InspectFlags) -> Result<Output, Failure> {
+    let file = File::open(&flags.file).map_err(Failure::because("Error opening snapshot file"))?;
+    let contents = container::verify(file).map_err(Failure::because("Error reading snapshot"))?;
+    let mut sections: Vec<_> = contents.named().filter(|(_, size)| size.rows > 0).collect();
+    sections.sort_by(|(one, a), (other, b)| b.bytes.cmp(&a.bytes).then_with(|| one.cmp(other)));
+    let total: u64 = sections.iter().map(|(_, size)| size.bytes).sum();
+    let meta = &contents.meta;
+    if flags.format == Format::Json {
+        let stats: Vec<_> = sections
+            .iter()
+            .map(|(name, size)| json!({ "Name": name, "Sum": size.bytes, "Count": size.rows }))
+            .collect();
+        let meta_json = json!({
+            "ID": meta.id, "Size": meta.size, "Index": meta.index, "Term": meta.term, "Version": meta.version,
+        });
+        return Output::json(&json!({ "Meta": meta_json, "Stats": stats, "TotalSize": total }), 3);
+    }
+    let pair = |name: &str, value: String| [format!(" {name}"), value];
+    let mut lines = columns(
+        &[
+            pair("ID", meta.id.clone()),
+            pair("Size", meta.size.to_string()),
+            pair("Index", meta.index.to_string()),
+            pair("Term", meta.term.to_string()),
+            pair("Version", meta.version.to_string()),
+        ],
+        DETAIL_GAP,
+    );
+    lines.push(String::new());
+    let row = |name: &str, count: &str, size: &str| [format!(" {name}"), count.to_owned(), size.to_owned()];
+    let mut rows = vec![row("Type", "Count", "Size"), row("----", "----", "----")];
+    rows.extend(sections.iter().map(|(name, size)| row(name, &size.rows.to_string(), &byte_size(size.bytes))));
+    rows.extend([row("----", "----", "----"), row("Total", "", &byte_size(total))]);
+    lines.extend(columns(&rows, DETAIL_GAP));
+    Ok(Output::lines(lines))
+}
+
+/// Bytes as Consul shows them: `1.5KB`.
+fn byte_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KB", "MB", "GB", "TB"];
+    let (mut size, mut unit) = (bytes as f64, 0);
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    let text = format!("{size:.1}");
+    format!("{}{}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use lictor_server::archive::container::{Meta, Origin};
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_as_consul_shows_them() {
+        for (bytes, shown) in [(0, "0B"), (1023, "1023B"), (1536, "1.5KB"), (2048, "2KB"), (5 << 20, "5MB")] {
+            assert_eq!(byte_size(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_snapshot() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("broken");
+        std::fs::write(&file, b"not a snapshot").unwrap();
+        let error = inspect(&InspectFlags { file, format: Format::Pretty }).unwrap_err();
+        assert!(error.to_string().starts_with("Error reading snapshot: failed to read snapshot file:"), "{error}");
+        let missing = InspectFlags { file: directory.path().join("missing"), format: Format::Pretty };
+        assert!(inspect(&missing).unwrap_err().to_string().starts_with("Error opening snapshot file:"));
+    }
+
+    /// The columns of an archive's description, which scripts cut at.
+    #[test]
+    fn the_description_of_an_archive_stands_in_consuls_columns() {
+        let meta = Meta { version: 1, id: "2-9-1".into(), index: 9, term: 2, size: 0, lictor: Some(Origin::default()) };
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("s");
+        container::write(&Default::default(), meta, File::create(&file).unwrap()).unwrap();
+        let shown = inspect(&InspectFlags { file, format: Format::Pretty }).unwrap().bytes;
+        let shown = String::from_utf8(shown).unwrap();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[0], " ID           2-9-1");
+        assert_eq!(lines[2], " Index        9");
+        assert!(lines[6].starts_with(" Type "), "{shown}");
+        assert!(lines.last().unwrap().starts_with(" Total "), "{shown}");
+    }
+}

@@ -1,0 +1,73 @@
+//! `/v1/agent/join` and `/v1/agent/force-leave`: what people do to the members by hand.
+//!
+//! Agents find each other by their configuration: `retry_join` names servers, and they tell of all others. So joining by hand
+//! only confirms that the address is of a member; it adds nobody, and says so where it is not.
+
+use axum::response::Response;
+use lictor_types::rpc::{ForceLeave, Operation, Report};
+use lictor_types::{Refusal, Requirement, Resource};
+
+use super::caller::{Caller, Tail};
+use super::failure::{Answered, Failure};
+
+/// `PUT /v1/agent/force-leave/NODE`: a member that has failed leaves the members and the catalog at once.
+pub(super) async fn force_leave(caller: Caller, Tail(node): Tail) -> Answered {
+    caller.require(Requirement::write(Resource::Operator, "")).await?;
+    let prune = caller.params.has("prune");
+    match caller.operate(Operation::ForceLeave(ForceLeave { node, prune })).await? {
+        Report::Done => Ok(Response::default()),
+        _ => Err(Failure::unexpected_answer()),
+    }
+}
+
+/// `PUT /v1/agent/join/ADDRESS`: whether the address is of a living member already.
+pub(super) async fn join(caller: Caller, Tail(address): Tail) -> Answered {
+    let agent = &caller.door.agent;
+    caller.require(Requirement::write(Resource::Agent, agent.identity.node_name.as_str())).await?;
+    let members = agent.datacenter.operate(&agent.tokens.agent(), Operation::Members).await?;
+    let Report::Members(members) = members else { return Err(Failure::unexpected_answer()) };
+    let host = host(&address);
+    let is_member = host == agent.identity.address
+        || members.iter().any(|member| {
+            member.status == lictor_types::MemberStatus::Alive
+                && (member.address == host || member.name.as_str().eq_ignore_ascii_case(host))
+        });
+    if is_member {
+        return Ok(Response::default());
+    }
+    Err(Refusal::failed(format!(
+        "1 error occurred:\n\t* Failed to join {address}: no living member of {} has this address. An agent finds its \
+         datacenter at its start: name a server of it in retry_join\n\n",
+        agent.identity.datacenter
+    ))
+    .into())
+}
+
+/// The host of `host`, `host:port` or `[host]:port`.
+fn host(address: &str) -> &str {
+    if let Some(rest) = address.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or_default();
+    }
+    match address.split_once(':') {
+        Some((host, port)) if !port.contains(':') => host,
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_found_with_and_without_a_port() {
+        for (address, expected) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1:8301", "10.0.0.1"),
+            ("[::1]:8301", "::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("web-1.apps", "web-1.apps"),
+        ] {
+            assert_eq!(host(address), expected);
+        }
+    }
+}

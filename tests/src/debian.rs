@@ -1,0 +1,74 @@
+//! Programs of others that ours is held against: Debian's packages, taken apart into the cache. Nothing is installed, and the
+//! system's own list of sources stays as it is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::tools;
+
+/// Where Debian keeps its packages.
+const MIRROR: &str = "http://deb.debian.org/debian";
+/// How long a package may take to come.
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
+
+/// HashiCorp Consul 1.8.7, the last that Debian had.
+pub const CONSUL: Package = Package { name: "consul", suite: "bullseye", program: "usr/bin/consul" };
+/// etcd 3.5.
+pub const ETCD: Package = Package { name: "etcd-server", suite: "trixie", program: "usr/bin/etcd" };
+
+/// A package, and the program in it.
+pub struct Package {
+    /// Its name.
+    pub name: &'static str,
+    /// The release of Debian that has it.
+    pub suite: &'static str,
+    /// Where in the package the program lies.
+    pub program: &'static str,
+}
+
+impl Package {
+    /// The program in the cache, downloaded the first time; or why it cannot be had.
+    pub fn program(&self, cache: &Path) -> Result<PathBuf, String> {
+        let home = cache.join(self.name);
+        let program = home.join("root").join(self.program);
+        if !program.exists() {
+            self.download(&home).map_err(|error| format!("Debian's package {}: {error}", self.name))?;
+        }
+        Ok(program)
+    }
+
+    fn download(&self, home: &Path) -> Result<(), String> {
+        let apt = home.join("apt");
+        for directory in ["lists/partial", "archives/partial"] {
+            std::fs::create_dir_all(apt.join(directory)).map_err(|error| error.to_string())?;
+        }
+        let sources = apt.join("sources.list");
+        let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        std::fs::write(&sources, format!("deb [signed-by={keyring}] {MIRROR} {} main\n", self.suite))
+            .map_err(|error| error.to_string())?;
+        let options = [
+            format!("Dir::Etc::sourcelist={}", sources.display()),
+            "Dir::Etc::sourceparts=/dev/null".into(),
+            format!("Dir::State::lists={}", apt.join("lists").display()),
+            format!("Dir::Cache={}", apt.display()),
+            "APT::Sandbox::User=root".into(),
+            "Acquire::Languages=none".into(),
+        ];
+        for verb in [["update", "-q"].as_slice(), &["download", "-q", self.name]] {
+            let mut command = Command::new("apt-get");
+            command.current_dir(home).args(options.iter().flat_map(|option| ["-o", option])).args(verb);
+            tools::run(&mut command, DOWNLOAD_LIMIT)?;
+        }
+        let package = std::fs::read_dir(home)
+            .map_err(|error| error.to_string())?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|it| it == "deb"))
+            .ok_or("apt-get downloaded no package")?;
+        // Unpacked beside, then renamed: a half unpacked one is never taken for the whole.
+        let (fresh, root) = (home.join("unpacking"), home.join("root"));
+        tools::run(Command::new("dpkg-deb").arg("-x").args([&package, &fresh]), DOWNLOAD_LIMIT)?;
+        std::fs::rename(&fresh, &root).map_err(|error| format!("{}: {error}", root.display()))
+    }
+}
