@@ -5,6 +5,7 @@ mod durability;
 mod events;
 mod failover;
 mod journal;
+mod leave;
 mod locks;
 mod membership;
 mod recovery;
