@@ -18,7 +18,7 @@ const DISK_BYTES: u64 = 220 * 1024 * 1024;
 /// A value that fills a segment soon; under the limit of a value.
 const LARGE_BYTES: usize = 500_000;
 /// For the log to reach the end of its segment, and for what follows of it, on a busy machine.
-const DISK_LIMIT: Duration = Duration::from_secs(60);
+const DISK_LIMIT: Duration = Duration::from_secs(30);
 /// Acknowledged writes in each phase.
 const WRITES: u64 = 200;
 
