@@ -145,10 +145,16 @@ impl Core {
         tasks.spawn(archive::restore::run(Arc::clone(&datacenter), restores));
         tasks.spawn(archive::sweep(Arc::clone(&datacenter)));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));
-        tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal.clone()));
+        tasks.spawn(follow_cluster(Arc::clone(&datacenter), Arc::clone(&deps.directory), deps.trust, fatal.clone()));
         let join: Vec<String> = settings.join.into_iter().filter(|it| *it != settings.own.address).collect();
         let (standing_join, standing_fatal) = (join.clone(), fatal.clone());
-        presence.spawn(standing::watch(Arc::clone(&datacenter), standing_join, settings.own.clone(), standing_fatal));
+        presence.spawn(standing::watch(
+            Arc::clone(&datacenter),
+            deps.directory,
+            standing_join,
+            settings.own.clone(),
+            standing_fatal,
+        ));
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
         tasks.spawn(crate::events::follow_leader(Arc::clone(&datacenter)));

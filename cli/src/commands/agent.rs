@@ -81,28 +81,28 @@ pub(crate) struct AgentFlags {
     #[arg(long, value_name = "HOST:PORT")]
     advertise_server_address: Option<String>,
     /// Port of plain HTTP; -1 turns it off.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     http_port: Option<i64>,
     /// Port of HTTPS; -1 turns it off.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     https_port: Option<i64>,
     /// Port of DNS; -1 turns it off.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     dns_port: Option<i64>,
     /// Port of gRPC; not served.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     grpc_port: Option<i64>,
     /// Port of gRPC over TLS; not served.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     grpc_tls_port: Option<i64>,
     /// Port of raft, RPC and login.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     server_port: Option<i64>,
     /// Port of LAN gossip; not served yet.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     serf_lan_port: Option<i64>,
     /// Port of WAN gossip; not served yet.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     serf_wan_port: Option<i64>,
     /// Host of another agent to join, tried again until it answers; may be given several times.
     #[arg(long, visible_alias = "join", value_name = "HOST")]
@@ -217,6 +217,12 @@ impl AgentFlags {
             login_token_file: self.login_token_file,
         }
     }
+}
+
+/// A port as Consul writes it.
+fn port(text: &str) -> Result<i64, String> {
+    let port = text.parse().ok().filter(|port| (-1..=i64::from(u16::MAX)).contains(port));
+    port.ok_or_else(|| "write a port from 0 to 65535, or -1 for off".into())
 }
 
 pub(super) fn run(flags: AgentFlags) -> Result<Output, Failure> {
