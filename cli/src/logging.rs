@@ -7,8 +7,10 @@ use std::io::IsTerminal;
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::output::Failure;
@@ -55,11 +57,25 @@ fn targets(level: Level) -> Targets {
     Targets::new().with_target("lictor", own).with_default(others)
 }
 
+/// Where the level of a log that has begun is set.
+#[derive(Clone)]
+pub(crate) struct Dial(reload::Handle<Targets, Registry>);
+
+impl Dial {
+    /// Lines from `level` on are told from now on.
+    ///
+    /// # Errors
+    /// The log has ended.
+    pub(crate) fn set(&self, level: Level) -> Result<(), Failure> {
+        self.0.reload(targets(level)).map_err(Failure::because("cannot set the level of the log"))
+    }
+}
+
 /// Lets log lines appear on the standard output, as Consul's do.
 ///
 /// # Errors
 /// It was done before.
-pub(crate) fn begin(level: Level, json: bool) -> Result<(), Failure> {
+pub(crate) fn begin(level: Level, json: bool) -> Result<Dial, Failure> {
     begin_with(targets(level), json)
 }
 
@@ -67,7 +83,7 @@ pub(crate) fn begin(level: Level, json: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// It was done before.
-pub(crate) fn begin_beside_text(level: Level) -> Result<(), Failure> {
+pub(crate) fn begin_beside_text(level: Level) -> Result<Dial, Failure> {
     let targets = match level {
         Level::Trace | Level::Debug => targets(level),
         Level::Info | Level::Warn | Level::Error => targets(level).with_default(LevelFilter::ERROR),
@@ -75,7 +91,8 @@ pub(crate) fn begin_beside_text(level: Level) -> Result<(), Failure> {
     begin_with(targets, false)
 }
 
-fn begin_with(targets: Targets, json: bool) -> Result<(), Failure> {
+fn begin_with(targets: Targets, json: bool) -> Result<Dial, Failure> {
+    let (targets, handle) = reload::Layer::new(targets);
     let lines = tracing_subscriber::fmt::layer();
     let lines = if json {
         lines.json().flatten_event(true).with_filter(targets).boxed()
@@ -86,7 +103,8 @@ fn begin_with(targets: Targets, json: bool) -> Result<(), Failure> {
         .with(lines)
         .with(listening::layer())
         .try_init()
-        .map_err(Failure::because("cannot begin to log"))
+        .map_err(Failure::because("cannot begin to log"))?;
+    Ok(Dial(handle))
 }
 
 #[cfg(test)]

@@ -50,6 +50,15 @@ pub(crate) enum Stop {
     Terminate,
 }
 
+/// A signal of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// End.
+    Stop(Stop),
+    /// Read the configuration again.
+    Reload,
+}
+
 /// The signals that matter to a long-running command, taken from the moment this is made.
 pub(crate) struct Signals {
     interrupt: Signal,
@@ -71,15 +80,21 @@ impl Signals {
         })
     }
 
+    /// Waits for a signal.
+    pub(crate) async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.interrupt.recv() => Heard::Stop(Stop::Interrupt),
+            _ = self.terminate.recv() => Heard::Stop(Stop::Terminate),
+            _ = self.hang_up.recv() => Heard::Reload,
+        }
+    }
+
     /// Waits for a signal to stop.
     pub(crate) async fn stop(&mut self) -> Stop {
         loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return Stop::Interrupt,
-                _ = self.terminate.recv() => return Stop::Terminate,
-                _ = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP: reloading the configuration is not served yet; restart to apply changes");
-                }
+            match self.next().await {
+                Heard::Stop(stop) => return stop,
+                Heard::Reload => tracing::warn!("SIGHUP: nothing can be reloaded here; restart to apply changes"),
             }
         }
     }

@@ -13,6 +13,7 @@ use lictor_agent::doors::{self, Doors};
 use lictor_agent::events::Ring;
 use lictor_agent::figures::Figures;
 use lictor_agent::local::{Local, LocalSettings};
+use lictor_agent::orders::Orders;
 use lictor_agent::session::Proof;
 use lictor_identity::{RenewableChain, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
 use lictor_runtime::fs::{Fs, MemoryFs, RealFs};
@@ -104,11 +105,26 @@ impl RunningAgent {
         }
     }
 
-    /// Stops everything within `limit`; a client leaves the cluster first if it was told to.
+    /// Leaves the cluster on purpose within `limit`, for a server and the time that it goes on serving after that. It
+    /// comes back when it is started again.
+    pub async fn leave(&self, limit: Duration) {
+        // What runs here would put the node back into the catalog.
+        self.agent.local.stop(limit / 4).await;
+        match &self.mode {
+            Mode::Server(server) => {
+                if server.core.leave(limit).await {
+                    tokio::time::sleep(self.agent.config.load().performance.leave_drain_time).await;
+                }
+            }
+            Mode::Client(client) => client.leave().await,
+        }
+    }
+
+    /// Stops everything within `limit`. It has not left: the others expect it back.
     pub async fn stop(self, limit: Duration) {
         match self.mode {
-            Mode::Server(server) => server.stop(self.agent.config.leave_on_terminate, limit).await,
-            Mode::Client(client) => client.stop(self.agent.config.leave_on_terminate, limit).await,
+            Mode::Server(server) => server.stop(limit).await,
+            Mode::Client(client) => client.stop(limit).await,
         }
     }
 
@@ -189,11 +205,8 @@ impl Server {
         self.core.fatal.clone()
     }
 
-    /// Closes the doors, leaves raft if it was told to, hands the lead on, and stops everything within `limit`.
-    pub async fn stop(self, leave: bool, limit: Duration) {
-        if leave {
-            self.core.leave_raft(limit / 2).await;
-        }
+    /// Hands the lead on, closes the doors, and stops everything within `limit`.
+    pub async fn stop(self, limit: Duration) {
         // The lead first, so that requests under way end at the new leader and not in an error.
         self.core.hand_on_the_lead(limit / 2).await;
         self.end(limit).await;
@@ -263,7 +276,8 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         clock,
         rng,
         figures: Figures::new(core.datacenter.metrics(), &config),
-        config: Arc::new(config),
+        config: Arc::new(config).into(),
+        orders: Orders::default(),
     });
     local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks));
     let doors = doors::open(&agent, Some(https), tasks).await?;

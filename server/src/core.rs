@@ -15,7 +15,7 @@ use lictor_state::Store;
 use lictor_state::access::Authorizer;
 use lictor_state::published::Published;
 use lictor_types::rpc::{Operation, Probe, ServerAddress};
-use lictor_types::{Credential, Member, Query};
+use lictor_types::{Credential, Member, NodeName, Query};
 use tokio::sync::watch;
 
 use crate::archive::{self, Archives};
@@ -83,8 +83,11 @@ pub struct Core {
     pub datacenter: Arc<ServerDatacenter>,
     /// Becomes some text when the server must stop, and why.
     pub fatal: watch::Receiver<Option<String>>,
+    name: NodeName,
     /// Stopped first: calls under way still need consensus.
     rpc: Tasks,
+    /// What keeps this server in the cluster; stopped when it leaves.
+    presence: Tasks,
     tasks: Tasks,
 }
 
@@ -95,7 +98,7 @@ impl Core {
     /// The data directory cannot be used.
     pub async fn start(settings: CoreSettings, deps: CoreDeps) -> Result<Self, raft::StartError> {
         let tasks = Tasks::new();
-        let rpc = tasks.child();
+        let (rpc, presence) = (tasks.child(), tasks.child());
         let published = Arc::new(Published::default());
         let replica = Arc::new(Replica::new(Arc::clone(&published), settings.raft.faults, &*deps.rng));
         let consensus = Consensus::start(
@@ -142,15 +145,22 @@ impl Core {
         tasks.spawn(archive::restore::run(Arc::clone(&datacenter), restores));
         tasks.spawn(archive::sweep(Arc::clone(&datacenter)));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));
-        tasks.spawn(follow_cluster(Arc::clone(&datacenter), deps.directory, deps.trust, fatal.clone()));
+        tasks.spawn(follow_cluster(Arc::clone(&datacenter), Arc::clone(&deps.directory), deps.trust, fatal.clone()));
         let join: Vec<String> = settings.join.into_iter().filter(|it| *it != settings.own.address).collect();
         let (standing_join, standing_fatal) = (join.clone(), fatal.clone());
-        tasks.spawn(standing::watch(Arc::clone(&datacenter), standing_join, settings.own.clone(), standing_fatal));
+        presence.spawn(standing::watch(
+            Arc::clone(&datacenter),
+            deps.directory,
+            standing_join,
+            settings.own.clone(),
+            standing_fatal,
+        ));
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
         tasks.spawn(crate::events::follow_leader(Arc::clone(&datacenter)));
-        tasks.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
-        Ok(Self { datacenter, fatal: fatal_seen, rpc, tasks })
+        let name = settings.member.name.clone();
+        presence.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
+        Ok(Self { datacenter, fatal: fatal_seen, name, rpc, presence, tasks })
     }
 
     /// Grows whenever a leader was found: then is a good time to compare what this agent holds with the catalog.
@@ -190,9 +200,31 @@ impl Core {
         }
     }
 
+    /// Leaves the cluster on purpose within `limit`: hands the lead on, says farewell, and leaves raft. Returns whether
+    /// others go on without this server; the only one of a cluster just stays what it is.
+    pub async fn leave(&self, limit: Duration) -> bool {
+        let consensus = &self.datacenter.consensus;
+        if !self.datacenter.is_member() || consensus.membership().voters.iter().all(|it| it.id == consensus.id()) {
+            return false;
+        }
+        self.hand_on_the_lead(limit / 4).await;
+        // A sign of life after the farewell would make it a member again, a silent leader a learner.
+        self.presence.stop(limit / 4).await;
+        let farewell = Operation::Leave(self.name.clone());
+        let nobody = Credential::anonymous();
+        let said = tokio::time::timeout(limit / 4, self.datacenter.operate_anywhere(&nobody, farewell)).await;
+        match said {
+            Ok(Ok(_)) => {}
+            Ok(Err(refusal)) => tracing::warn!(%refusal, "could not say farewell; this server will count as failed"),
+            Err(_) => tracing::warn!("no leader heard the farewell in time; this server will count as failed"),
+        }
+        self.leave_raft(limit / 4).await;
+        true
+    }
+
     /// Leaves raft on purpose, so that the others need not count on this server any more. It keeps its log and may come
     /// back.
-    pub async fn leave_raft(&self, limit: Duration) {
+    async fn leave_raft(&self, limit: Duration) {
         let operation = Operation::LeaveRaft(self.datacenter.consensus.id().to_string());
         let nobody = Credential::anonymous();
         let asked = self.datacenter.operate_anywhere(&nobody, operation);

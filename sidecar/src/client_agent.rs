@@ -76,7 +76,8 @@ impl ClientAgent {
             clock: Arc::clone(&world.clock),
             rng: Arc::clone(&world.rng),
             figures: lictor_agent::figures::Figures::new(forwarder.metrics(), &config),
-            config: Arc::new(config),
+            config: Arc::new(config).into(),
+            orders: lictor_agent::orders::Orders::default(),
         });
         Ok(Self { forwarder, local, agent })
     }

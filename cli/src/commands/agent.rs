@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use lictor_agent::agent::{AgentIdentity, CONSUL_VERSION, LICTOR_VERSION};
+use lictor_agent::agent::{Agent, AgentIdentity, CONSUL_VERSION, LICTOR_VERSION};
 use lictor_agent::config::{Config, Flags, Host};
 use lictor_agent::doors::Doors;
+use lictor_agent::orders::{Done, Order};
+use lictor_agent::reload;
 use lictor_runtime::{Resolver, SystemClock, SystemRng};
 use lictor_server::boot::{self, RunningAgent, ServerDeps};
+use lictor_types::Refusal;
 
 use crate::arguments::go_bool;
-use crate::logging::{self, Level};
+use crate::logging::{self, Dial, Level};
 use crate::output::{Failure, Output};
-use crate::runtime::{AGENT_BLOCKING_THREADS, Signals, of_threads};
+use crate::runtime::{AGENT_BLOCKING_THREADS, Heard, Signals, Stop, of_threads};
 
 /// How long a stop may take: handing on the lead, ending requests, closing the log.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long leaving the cluster may take, the time that a server serves on not counted.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 /// The width of the names in the banner.
 const BANNER_WIDTH: usize = 18;
 
@@ -76,28 +81,28 @@ pub(crate) struct AgentFlags {
     #[arg(long, value_name = "HOST:PORT")]
     advertise_server_address: Option<String>,
     /// Port of plain HTTP; -1 turns it off.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     http_port: Option<i64>,
     /// Port of HTTPS; -1 turns it off.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     https_port: Option<i64>,
     /// Port of DNS; -1 turns it off.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     dns_port: Option<i64>,
     /// Port of gRPC; not served.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     grpc_port: Option<i64>,
     /// Port of gRPC over TLS; not served.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     grpc_tls_port: Option<i64>,
     /// Port of raft, RPC and login.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     server_port: Option<i64>,
     /// Port of LAN gossip; not served yet.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     serf_lan_port: Option<i64>,
     /// Port of WAN gossip; not served yet.
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     serf_wan_port: Option<i64>,
     /// Host of another agent to join, tried again until it answers; may be given several times.
     #[arg(long, visible_alias = "join", value_name = "HOST")]
@@ -214,14 +219,21 @@ impl AgentFlags {
     }
 }
 
+/// A port as Consul writes it.
+fn port(text: &str) -> Result<i64, String> {
+    let port = text.parse().ok().filter(|port| (-1..=i64::from(u16::MAX)).contains(port));
+    port.ok_or_else(|| "write a port from 0 to 65535, or -1 for off".into())
+}
+
 pub(super) fn run(flags: AgentFlags) -> Result<Output, Failure> {
     let workers = flags.worker_threads;
-    let config = Config::load(&flags.into_flags(), &Host::of_this_machine()).map_err(|error| Failure::of(&error))?;
-    logging::begin(Level::of_config(&config.log.level), config.log.json)?;
+    let flags = flags.into_flags();
+    let config = Config::load(&flags, &Host::of_this_machine()).map_err(|error| Failure::of(&error))?;
+    let level = logging::begin(Level::of_config(&config.log.level), config.log.json)?;
     println!("==> Starting Consul agent...");
     let pid_file = config.pid_file.clone().map(PidFile::write).transpose()?;
     let runtime = of_threads(workers, AGENT_BLOCKING_THREADS)?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, Reloader { flags, level }));
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pid_file);
     result
@@ -256,7 +268,7 @@ async fn start(config: Config) -> Result<RunningAgent, Failure> {
     boot::run_agent(config, deps).await.map_err(|error| Failure::of(&error))
 }
 
-async fn serve(config: Config) -> Result<Output, Failure> {
+async fn serve(config: Config, reloader: Reloader) -> Result<Output, Failure> {
     let mut signals = Signals::take()?;
     let shown = config.clone();
     let running = tokio::select! {
@@ -264,23 +276,103 @@ async fn serve(config: Config) -> Result<Output, Failure> {
         _ = signals.stop() => return Ok(Output::default()),
     };
     println!("{}", banner(&shown, &running.agent.identity, &running.doors).join("\n"));
-    let mut fatal = running.fatal();
-    let result = tokio::select! {
-        stop = signals.stop() => {
-            tracing::info!(?stop, "the agent stops");
-            Ok(Output::default())
+    let ending = until_the_end(&running, &mut signals, &reloader).await;
+    let (leaves, told, result) = match ending {
+        Ending::Signal(stop) => {
+            let leaves = leaves(&shown, stop);
+            tracing::info!(?stop, leaves, "the agent stops");
+            (leaves, None, Ok(Output::default()))
         }
-        broken = fatal.wait_for(Option::is_some) => {
-            let reason = broken.ok().and_then(|reason| reason.clone());
-            Err(Failure::new(reason.unwrap_or_else(|| "the agent ended by itself".into())))
-        }
+        Ending::Ordered(told) => (true, Some(told), Ok(Output::default())),
+        Ending::Broken(reason) => (false, None, Err(Failure::new(reason))),
     };
-    drop(fatal);
+    let end = async {
+        if leaves {
+            running.leave(LEAVE_LIMIT).await;
+        }
+        if let Some(told) = told {
+            // Nobody waits for the answer any more: they have given up.
+            let _ = told.send(Ok(()));
+        }
+        running.stop(STOP_LIMIT).await;
+    };
     tokio::select! {
-        () = running.stop(STOP_LIMIT) => {}
+        () = end => {}
         _ = signals.stop() => tracing::warn!("a second signal: the agent ends at once"),
     }
     result
+}
+
+/// What a reload reads and sets beside the agent.
+struct Reloader {
+    flags: Flags,
+    level: Dial,
+}
+
+impl Reloader {
+    /// Reads the configuration again; one that cannot be used changes nothing.
+    async fn reload(&self, agent: &Agent) -> Result<(), Refusal> {
+        tracing::info!("Reloading configuration...");
+        let reloaded = reload::reload(agent, self.flags.clone(), Host::of_this_machine()).await;
+        let reloaded = reloaded
+            .inspect_err(|refusal| tracing::error!(%refusal, "the configuration was not reloaded: nothing changed"))?;
+        let set = self.level.set(Level::of_config(&reloaded.log_level));
+        set.map_err(|failure| Refusal::failed(failure.to_string()))?;
+        if reloaded.need_restart.is_empty() {
+            tracing::info!("the configuration was reloaded");
+        } else {
+            let keys = reloaded.need_restart.join(", ");
+            tracing::warn!("the configuration was reloaded, but these need a restart to take effect: {keys}");
+        }
+        Ok(())
+    }
+}
+
+/// Why an agent ends.
+enum Ending {
+    Signal(Stop),
+    /// Somebody had it leave, and is told when it has.
+    Ordered(Done),
+    Broken(String),
+}
+
+/// Serves until there is a reason to end; meanwhile carries out the other orders.
+async fn until_the_end(running: &RunningAgent, signals: &mut Signals, reloader: &Reloader) -> Ending {
+    let mut fatal = running.fatal();
+    let Some(mut orders) = running.agent.orders.take() else {
+        return Ending::Broken("somebody else takes the orders of this agent".into());
+    };
+    loop {
+        tokio::select! {
+            heard = signals.next() => match heard {
+                Heard::Stop(stop) => return Ending::Signal(stop),
+                Heard::Reload => {
+                    // It has told the log; whoever sent a signal reads no answer.
+                    let _ = reloader.reload(&running.agent).await;
+                }
+            },
+            broken = fatal.wait_for(Option::is_some) => {
+                let reason = broken.ok().and_then(|reason| reason.clone());
+                return Ending::Broken(reason.unwrap_or_else(|| "the agent ended by itself".into()));
+            }
+            Some(order) = orders.recv() => match order {
+                Order::Leave(told) => return Ending::Ordered(told),
+                Order::Reload(told) => {
+                    let reloaded = reloader.reload(&running.agent).await;
+                    // Nobody waits for the answer any more: the log has it too.
+                    let _ = told.send(reloaded);
+                }
+            },
+        }
+    }
+}
+
+/// Whether a signal makes an agent of this configuration leave, as Consul has it.
+fn leaves(config: &Config, stop: Stop) -> bool {
+    match stop {
+        Stop::Interrupt => !config.skip_leave_on_interrupt,
+        Stop::Terminate => config.leave_on_terminate,
+    }
 }
 
 /// What Consul prints before its log.
@@ -333,6 +425,21 @@ mod tests {
 
     fn host() -> Host {
         Host { name: "here".into(), private_addresses: Vec::new() }
+    }
+
+    #[test]
+    fn a_client_leaves_at_either_signal_and_a_server_at_none_unless_told() {
+        let config = |fragment: &str| {
+            let base = "bind_addr = \"127.0.0.1\"\ndata_dir = \"/data\"\n";
+            let flags = AgentFlags { hcl: vec![base.into(), fragment.into()], ..AgentFlags::default() };
+            Config::load(&flags.into_flags(), &host()).unwrap()
+        };
+        let told = |fragment: &str| [Stop::Interrupt, Stop::Terminate].map(|stop| leaves(&config(fragment), stop));
+        assert_eq!(told("server = false"), [true, true]);
+        assert_eq!(told("server = true"), [false, false]);
+        assert_eq!(told("server = true\nleave_on_terminate = true"), [false, true]);
+        assert_eq!(told("server = true\nskip_leave_on_interrupt = false"), [true, false]);
+        assert_eq!(told("skip_leave_on_interrupt = true\nleave_on_terminate = false"), [false, false]);
     }
 
     #[test]

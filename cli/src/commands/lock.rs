@@ -45,6 +45,9 @@ pub(crate) struct LockFlags {
     /// Give up when the lock cannot be had within this time.
     #[arg(long = "try", value_name = "DURATION", value_parser = lictor_types::duration::parse)]
     within: Option<Duration>,
+    /// The same, and 0s waits for ever; with `-try` the shorter of both.
+    #[arg(long, value_name = "DURATION", value_parser = lictor_types::duration::parse)]
+    timeout: Option<Duration>,
     /// Say what is done.
     #[arg(long)]
     verbose: bool,
@@ -53,6 +56,14 @@ pub(crate) struct LockFlags {
     words: Vec<String>,
     #[command(flatten)]
     api: ApiFlags,
+}
+
+impl LockFlags {
+    /// How long the lock is waited for; none for ever.
+    fn longest_wait(&self) -> Option<Duration> {
+        let timeout = self.timeout.filter(|timeout| !timeout.is_zero());
+        self.within.into_iter().chain(timeout).min()
+    }
 }
 
 pub(super) async fn run(flags: LockFlags) -> Result<Output, Failure> {
@@ -77,7 +88,7 @@ pub(super) async fn run(flags: LockFlags) -> Result<Output, Failure> {
     };
     say(&format!("Setting up the lock at {prefix}"));
     let seat = Seat::open(api, &prefix, flags.limit, &name).await.map_err(Failure::because("Lock setup failed"))?;
-    let deadline = flags.within.map(|within| Instant::now() + within);
+    let deadline = flags.longest_wait().map(|wait| Instant::now() + wait);
     say("Attempting lock acquisition");
     let taken = tokio::select! {
         taken = seat.take(deadline) => taken,
@@ -126,5 +137,31 @@ async fn run_child(
     match ended {
         Some(why) => Err(Failure::new(format!("Lock lost: {why}"))),
         None => Ok(Ending::Well),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Whole {
+        #[command(flatten)]
+        flags: LockFlags,
+    }
+
+    #[test]
+    fn the_shorter_of_both_limits_counts_and_zero_waits_for_ever() {
+        let wait = |words: &[&str]| {
+            let words = ["lock"].iter().chain(words).chain(&["p", "true"]);
+            Whole::parse_from(words).flags.longest_wait()
+        };
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&["--timeout=0s"]), None);
+        assert_eq!(wait(&["--timeout=3s"]), Some(Duration::from_secs(3)));
+        assert_eq!(wait(&["--timeout=3s", "--try=1m"]), Some(Duration::from_secs(3)));
+        assert_eq!(wait(&["--timeout=0s", "--try=2s"]), Some(Duration::from_secs(2)));
     }
 }

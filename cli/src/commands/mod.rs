@@ -5,6 +5,7 @@ mod catalog;
 mod completion;
 mod config;
 mod connect;
+mod debug;
 mod event;
 mod info;
 mod intention;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     /// Shows the mesh
     #[command(subcommand)]
     Connect(connect::ConnectCommand),
+    /// Captures what helps to find out what is wrong with an agent, in one archive
+    Debug(debug::DebugFlags),
     /// Runs a whole datacenter on this machine, to try things out
     Dev(crate::dev::DevFlags),
     /// Sends a user event
@@ -123,6 +126,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::Completion(flags) => completion::completion(&flags),
         Command::Config(command) => run_here(config::run(command)),
         Command::Connect(command) => run_here(connect::run(command)),
+        Command::Debug(flags) => run_here(debug::run(flags)),
         Command::Dev(flags) => crate::dev::run(flags),
         Command::Event(flags) => run_here(event::run(flags)),
         Command::ForceLeave(flags) => run_here(membership::force_leave(flags)),

@@ -164,6 +164,7 @@ impl Datacenter {
             tracing::warn!("web and api did not end in time");
         }
         if let Some(client) = self.client {
+            client.leave(AGENT_STOP_LIMIT).await;
             client.stop(AGENT_STOP_LIMIT).await;
         }
         // Nobody is left to take the lead, and whoever tried to hand it on would only wait.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use lictor_runtime::fs::{self, Fs, Open};
 use lictor_runtime::{Clock, Rng};
@@ -15,6 +16,7 @@ use crate::datacenter::SharedDatacenter;
 use crate::events::Ring;
 use crate::figures::Figures;
 use crate::local::Local;
+use crate::orders::Orders;
 use crate::tokens::AgentTokens;
 
 /// The release of Consul whose interfaces we speak; clients parse it.
@@ -40,10 +42,12 @@ pub struct Agent {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub rng: Arc<dyn Rng>,
-    /// What it was told at the start.
-    pub config: Arc<Config>,
+    /// What it was told and is in force; [`crate::reload`] replaces it.
+    pub config: ArcSwap<Config>,
     /// What it counts.
     pub figures: Figures,
+    /// What people order it to do as a process.
+    pub orders: Orders,
 }
 
 /// Who an agent is, as it tells others.

@@ -18,6 +18,7 @@ use crate::events::Ring;
 use crate::figures::Figures;
 use crate::forward::Forwarder;
 use crate::local::{Local, LocalSettings};
+use crate::orders::Orders;
 use crate::session::{Proof, Session};
 
 /// What a client agent is given of the world.
@@ -102,14 +103,16 @@ impl ClientAgent {
         self.fatal.subscribe()
     }
 
-    /// Leaves the cluster on purpose if `leave`, and stops everything within `limit`.
-    pub async fn stop(self, leave: bool, limit: Duration) {
-        if leave {
-            let node = self.agent.identity.node_name.clone();
-            if let Err(refusal) = self.forwarder.leave(&self.agent.tokens.agent(), node).await {
-                tracing::warn!(%refusal, "could not say farewell; the node will count as failed");
-            }
+    /// Leaves the cluster on purpose: the servers take the node out of members and catalog.
+    pub async fn leave(&self) {
+        let node = self.agent.identity.node_name.clone();
+        if let Err(refusal) = self.forwarder.leave(&self.agent.tokens.agent(), node).await {
+            tracing::warn!(%refusal, "could not say farewell; the node will count as failed");
         }
+    }
+
+    /// Stops everything within `limit`.
+    pub async fn stop(self, limit: Duration) {
         self.tasks.stop(limit).await;
     }
 }
@@ -169,7 +172,8 @@ async fn start(
         clock: Arc::clone(&clock),
         rng: Arc::clone(&rng),
         figures: Figures::new(metrics, &config),
-        config: Arc::new(config),
+        config: Arc::new(config).into(),
+        orders: Orders::default(),
     });
     let doors = doors::open(&agent, None, tasks).await?;
     let begin = {
@@ -186,7 +190,7 @@ async fn start(
             let session = Session {
                 transport,
                 material,
-                servers: agent.config.join.servers.clone(),
+                servers: agent.config.load().join.servers.clone(),
                 proof,
                 node: agent.identity.node_name.clone(),
                 node_id: agent.identity.node_id.clone(),

@@ -288,12 +288,17 @@ impl Config {
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
         let mut sources = source::read_all(flags, &mut problems);
+        let all_read = problems.is_empty();
         sources.push(flags.as_source());
         let mut merged = serde_json::Map::new();
         for mut source in sources {
             tree::rename(&mut source, &mut warnings);
             tree::check(&mut source, &mut warnings, &mut problems);
             tree::merge(&mut merged, source.root);
+        }
+        // What the rest lacks or contradicts may stand in the source that could not be read: nobody can tell.
+        if !all_read {
+            return Err(ConfigErrors(problems));
         }
         let built = build::build(&merged, flags.dev, host, &mut warnings, &mut problems);
         match built {

@@ -30,7 +30,8 @@ pub struct Doors {
 /// # Errors
 /// Says which address cannot be listened on.
 pub async fn open(agent: &Arc<Agent>, tls: Option<Arc<rustls::ServerConfig>>, tasks: &Tasks) -> io::Result<Doors> {
-    let addresses = &agent.config.addresses;
+    let config = agent.config.load_full();
+    let addresses = &config.addresses;
     let (mut doors, mut listeners, mut resolvers) = (Doors::default(), Vec::new(), Vec::new());
     for address in &addresses.http {
         let listener = HttpListener::bind(*address, None).await?;
@@ -52,7 +53,7 @@ pub async fn open(agent: &Arc<Agent>, tls: Option<Arc<rustls::ServerConfig>>, ta
         resolvers.push(listener);
     }
     let router = http::router(Arc::clone(agent));
-    http::serve(listeners, &router, agent.config.limits.http_max_conns_per_client, tasks);
+    http::serve(listeners, &router, config.limits.http_max_conns_per_client, tasks);
     dns::serve(resolvers, agent, tasks);
     tasks.spawn(events::follow(Arc::clone(agent)));
     Ok(doors)

@@ -16,7 +16,9 @@ pub mod figures;
 pub mod forward;
 pub mod http;
 pub mod local;
+pub mod orders;
 mod prepared_query;
+pub mod reload;
 pub mod rpc;
 pub mod session;
 #[cfg(test)]

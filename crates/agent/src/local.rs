@@ -16,6 +16,7 @@
 mod canonical;
 mod definition;
 mod difference;
+mod files;
 mod health;
 mod maintenance;
 mod probe;
@@ -48,6 +49,7 @@ use tokio::time::Instant;
 use crate::agent::AgentIdentity;
 use crate::config::Config;
 use crate::tokens::AgentTokens;
+use files::Files;
 use rows::Rows;
 use runner::Running;
 use store::{KeptCheck, KeptService, Store};
@@ -126,6 +128,8 @@ pub struct Local {
     store: Option<Store>,
     /// Held over disk and rows, so that both change in the same order.
     changing: tokio::sync::Mutex<()>,
+    /// What files define.
+    files: Mutex<Files>,
     rows: Mutex<Rows>,
     running: Mutex<BTreeMap<CheckId, Running>>,
     /// Counts changes.
@@ -154,6 +158,7 @@ impl Local {
             tasks: settings.tasks.child(),
             store,
             changing: tokio::sync::Mutex::new(()),
+            files: Mutex::default(),
             rows: Mutex::new(Rows::default()),
             running: Mutex::new(BTreeMap::new()),
             changed: watch::channel(0).0,
@@ -195,6 +200,7 @@ impl Local {
         services: Vec<ServiceDefinition>,
         checks: Vec<CheckDefinition>,
     ) -> Result<(), Refusal> {
+        *self.files.lock() = Files::of(&services, &checks)?;
         for service in services {
             let of_it = service.all_checks();
             self.take_service(&service)?;
@@ -207,6 +213,12 @@ impl Local {
             self.take_check(check, false)?;
         }
         Ok(())
+    }
+
+    /// Ends the checks and the comparison with the catalog, for an agent that leaves.
+    pub async fn stop(&self, limit: Duration) {
+        self.tasks.stop(limit).await;
+        self.running.lock().clear();
     }
 
     /// Every instance by id.
@@ -276,6 +288,7 @@ impl Local {
             gone.iter().try_for_each(|check| store.forget_check(check.as_str()))
         })
         .await?;
+        self.no_longer_of_files(Some(definition.id_text()), &checks);
         self.take_service(&definition)?;
         for check in checks {
             self.take_check(check, true)?;
@@ -304,6 +317,8 @@ impl Local {
         })
         .await?;
         let checks = self.rows.lock().remove_service(id).ok_or_else(unknown)?;
+        // Should a file define it, the next reload brings it back.
+        self.files.lock().services.remove(id);
         self.running.lock().retain(|check, _| !checks.contains(check));
         self.note_change();
         drop(changing);
@@ -330,6 +345,7 @@ impl Local {
         self.has_room("", std::slice::from_ref(&definition))?;
         let kept = self.kept_check(&definition);
         self.on_disk(move |store| store.keep_check(kept.definition.id_text(), &kept)).await?;
+        self.no_longer_of_files(None, std::slice::from_ref(&definition));
         self.take_check(definition, true)?;
         drop(changing);
         self.settle().await;

@@ -26,6 +26,14 @@ impl AgentTokens {
         Self { default, agent, dns }
     }
 
+    /// Those of the configuration, from now on.
+    pub fn set(&self, config: &Config) {
+        let acl = &config.acl;
+        self.default.store(acl.default_token.clone().into());
+        self.agent.store(acl.agent_token.clone().into());
+        self.dns.store(acl.dns_token.clone().into());
+    }
+
     /// One token for everything, from now on.
     pub fn set_all(&self, token: &Credential) {
         for place in [&self.default, &self.agent, &self.dns] {

@@ -107,7 +107,7 @@ impl TlsTransport {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen for RPC on {address}: {error}")))?;
         let local_address = Some(listener.local_addr()?);
         let (ready, incoming) = mpsc::channel(MAX_WAITING);
         tasks.spawn(accept_loop(listener, Arc::clone(&material), ready, tasks.clone()));

@@ -1,4 +1,4 @@
-//! A question with a choice among its rows: `?filter`, `?near`, `?merge-central-config`.
+//! A question with a choice among its rows: `?filter` and `?near`.
 //!
 //! The server that answers chooses, so that rows which nobody wants are not sent. The index and what wakes a reader are
 //! those of the question alone.
@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 
 use crate::Query;
 
-/// What to do with the rows of an answer, in this order: merge, filter, sort.
+/// What to do with the rows of an answer, in this order: filter, sort. The number 3 is used up.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Selection {
@@ -20,9 +20,6 @@ pub struct Selection {
     /// Nearest rows first.
     #[n(2)]
     pub near: Option<Near>,
-    /// Proxies are shown with what `proxy-defaults` and `service-defaults` say.
-    #[n(3)]
-    pub merge_central_config: bool,
 }
 
 /// The node that others are near to.

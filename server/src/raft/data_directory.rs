@@ -24,7 +24,10 @@ const FIRST_LINE: &str = "lictor-server 1";
 #[derive(Debug, Error)]
 pub enum DataDirectoryError {
     /// The operating system refused something.
-    #[error("cannot {what} {path}: {source}", path = .path.display())]
+    #[error(
+        "cannot {what} {path}: {source}; data_dir must be a directory, with room, that this process may write",
+        path = .path.display()
+    )]
     Io {
         /// What was tried.
         what: &'static str,

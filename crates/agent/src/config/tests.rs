@@ -89,6 +89,15 @@ fn every_mistake_is_told_at_once_with_its_place() {
 }
 
 #[test]
+fn a_source_that_cannot_be_read_is_not_followed_by_what_is_missing_without_it() {
+    let text = complaints(&["bind_addr = \"127.0.0.1\"\ndata_dir = [", "datacentre = \"x\""]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].starts_with("-hcl fragment 1: line 2: "), "{text}");
+    assert!(lines[1].starts_with("-hcl fragment 2: invalid config key datacentre"), "{text}");
+}
+
+#[test]
 fn later_sources_replace_scalars_append_lists_and_merge_maps() {
     let flags = Flags {
         fragments: vec![

@@ -49,7 +49,7 @@ pub const WITHOUT_EFFECT: &[WithoutEffect] = &[
     warn("advertise_addr_wan", "WAN gossip is not served yet"),
     warn("auto_config", "clients get their first certificate by login; see login_token_file"),
     warn("auto_encrypt", "clients get their first certificate by login; see login_token_file"),
-    quiet("auto_reload_config", "files are read at the start"),
+    quiet("auto_reload_config", "files are read at the start and at a reload"),
     quiet("autopilot.last_contact_threshold", "raft's own progress decides who votes"),
     quiet("autopilot.max_trailing_logs", "raft's own progress decides who votes"),
     quiet("autopilot.min_quorum", "a server is removed only once another has taken its place"),

@@ -32,7 +32,8 @@ pub(super) struct Zones(Vec<Name>);
 impl Zones {
     /// The domains of the configuration. One that is no name is left out: the configuration has refused it already.
     pub(super) fn of(agent: &Agent) -> Self {
-        let dns = &agent.config.dns;
+        let config = agent.config.load();
+        let dns = &config.dns;
         let named = [Some(&dns.domain), dns.alt_domain.as_ref()];
         let mut zones: Vec<Name> = named.into_iter().flatten().filter_map(|text| Name::from_ascii(text).ok()).collect();
         for zone in &mut zones {
@@ -83,11 +84,12 @@ pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport
     response.answers = sections.answers;
     response.authorities = sections.authorities;
     response.additionals = sections.additionals;
+    let config = agent.config.load_full();
     let room = match transport {
         Transport::Tcp => Room::TCP,
-        Transport::Udp => Room::udp(request.edns.as_ref().map(Edns::max_payload), agent.config.dns.udp_answer_limit),
+        Transport::Udp => Room::udp(request.edns.as_ref().map(Edns::max_payload), config.dns.udp_answer_limit),
     };
-    match fit(response, room, agent.config.dns.enable_truncate) {
+    match fit(response, room, config.dns.enable_truncate) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
             tracing::warn!(%error, "a DNS answer cannot be encoded");
@@ -126,12 +128,13 @@ async fn sections(agent: &Agent, zones: &Zones, request: &Message, metadata: &mu
     let Some(query) = request.queries.first() else { return only(ResponseCode::FormErr) };
     let Some(domain) = zones.holding(&query.name) else { return only(ResponseCode::Refused) };
     metadata.authoritative = true;
+    let config = agent.config.load_full();
     let subject = Subject {
         name: &query.name,
         domain,
         kind: query.query_type,
         datacenter: &agent.identity.datacenter,
-        settings: &agent.config.dns,
+        settings: &config.dns,
         now_seconds: agent.clock.unix_millis() / 1000,
     };
     match tokio::time::timeout(QUESTION_LIMIT, resolved(agent, &subject)).await {
@@ -213,7 +216,7 @@ async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
 }
 
 async fn ask(agent: &Agent, query: Query) -> Result<Answer, Refusal> {
-    let consistency = if agent.config.dns.allow_stale { Consistency::Stale } else { Consistency::Default };
+    let consistency = if agent.config.load().dns.allow_stale { Consistency::Stale } else { Consistency::Default };
     let freshness = Freshness { consistency, block: None };
     Ok(agent.datacenter.read(&agent.tokens.dns(), query, freshness).await?.answer)
 }

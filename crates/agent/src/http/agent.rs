@@ -100,7 +100,7 @@ pub(super) async fn this(caller: Caller) -> Answered {
 
 fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
     let identity = &agent.identity;
-    let config = &agent.config;
+    let config = agent.config.load();
     json!({
         "Config": {
             "Datacenter": identity.datacenter,

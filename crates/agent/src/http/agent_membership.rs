@@ -1,4 +1,4 @@
-//! `/v1/agent/join` and `/v1/agent/force-leave`: what people do to the members by hand.
+//! `/v1/agent/join`, `leave`, `force-leave` and `reload`: what people do to members and agents by hand.
 //!
 //! Agents find each other by their configuration: `retry_join` names servers, and they tell of all others. So joining by hand
 //! only confirms that the address is of a member; it adds nobody, and says so where it is not.
@@ -41,6 +41,22 @@ pub(super) async fn join(caller: Caller, Tail(address): Tail) -> Answered {
         agent.identity.datacenter
     ))
     .into())
+}
+
+/// `PUT /v1/agent/leave`: this agent leaves the cluster, then its process ends. The answer comes in between.
+pub(super) async fn leave(caller: Caller) -> Answered {
+    let agent = &caller.door.agent;
+    caller.require(Requirement::write(Resource::Agent, agent.identity.node_name.as_str())).await?;
+    agent.orders.leave().await?;
+    Ok(Response::default())
+}
+
+/// `PUT /v1/agent/reload`: this agent reads its configuration again. One that cannot be used changes nothing.
+pub(super) async fn reload(caller: Caller) -> Answered {
+    let agent = &caller.door.agent;
+    caller.require(Requirement::write(Resource::Agent, agent.identity.node_name.as_str())).await?;
+    agent.orders.reload().await?;
+    Ok(Response::default())
 }
 
 /// The host of `host`, `host:port` or `[host]:port`.

@@ -34,11 +34,16 @@ pub(super) fn near(params: &Params, here: &NodeName, client: Option<IpAddr>) -> 
 /// `query` with the choice that the request makes among its rows.
 pub(super) fn choosing(params: &Params, near: Option<Near>, query: Query) -> Result<Query, Refusal> {
     let filter = params.text("filter").unwrap_or_default().to_owned();
-    let merge_central_config = params.flag("merge-central-config")?;
-    if filter.is_empty() && near.is_none() && !merge_central_config {
+    if params.flag("merge-central-config")? {
+        return Err(Refusal::bad_request(
+            "?merge-central-config is not supported: there are no service-defaults or proxy-defaults here, so nothing \
+             could be merged; ask without it",
+        ));
+    }
+    if filter.is_empty() && near.is_none() {
         return Ok(query);
     }
-    Ok(Query::Selected(Box::new(Selection { query, filter, near, merge_central_config })))
+    Ok(Query::Selected(Box::new(Selection { query, filter, near })))
 }
 
 /// The filter of a list that this agent holds; `None` for every row.

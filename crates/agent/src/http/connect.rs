@@ -177,7 +177,7 @@ pub(super) async fn check(ask: Ask) -> Answered {
     if meta.filtered {
         return Err(Refusal::permission_denied(format!("'intention:read' on {destination:?} is needed")).into());
     }
-    let default = ask.door.agent.config.default_intention_allow;
+    let default = ask.door.agent.config.load().default_intention_allow;
     let allowed = decide(&intentions, &source, &destination).map_or(default, |it| it.source.action == Action::Allow);
     ask.json(&Checked { allowed })
 }

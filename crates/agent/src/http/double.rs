@@ -22,6 +22,7 @@ use crate::config::{Config, Flags, Host};
 use crate::datacenter::Datacenter;
 use crate::events::Ring;
 use crate::local::{Local, LocalSettings};
+use crate::orders::Orders;
 
 /// What the waist was asked.
 #[derive(Default)]
@@ -142,7 +143,8 @@ pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
         clock: Arc::new(SystemClock),
         rng,
         figures: crate::figures::Figures::new(Arc::default(), &config),
-        config: Arc::new(config),
+        config: Arc::new(config).into(),
+        orders: Orders::default(),
     })
 }
 

@@ -218,6 +218,8 @@ fn queries_and_events() -> Table {
         ("/v1/query", endpoint().get(prepared_query::list).post(prepared_query::create)),
         ("/v1/query/{*name}", query),
         ("/v1/agent/force-leave/{*name}", endpoint().put(agent_membership::force_leave)),
+        ("/v1/agent/leave", endpoint().put(agent_membership::leave)),
+        ("/v1/agent/reload", endpoint().put(agent_membership::reload)),
         ("/v1/agent/join/{*name}", endpoint().put(agent_membership::join)),
         ("/v1/event/fire/{*name}", endpoint().put(event::fire)),
         ("/v1/event/list", endpoint().get(event::list)),
@@ -228,7 +230,7 @@ fn queries_and_events() -> Table {
 pub fn router(agent: Arc<Agent>) -> Router {
     let default_policy = if !agent.identity.acl_enabled || agent.identity.default_allow { "allow" } else { "deny" };
     let default_policy = HeaderValue::from_static(default_policy);
-    let limits = (&agent.config.limits).into();
+    let limits = (&agent.config.load().limits).into();
     let took = agent.figures.http.clone();
     let door = Arc::new(Door { agent, limits, leaves: leaf::Leaves::default() });
     let inner = routes().route("/", axum::routing::get(root)).fallback(unknown).with_state(door);

@@ -333,3 +333,37 @@ fn an_output_is_cut_at_its_limit_between_characters() {
     assert_eq!(cut("short", 10), "short");
     assert_eq!(cut("aäb", 2), "a ... (captured 1 of 4 bytes)");
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_files_take_the_place_of_the_old_ones_and_of_nothing_else() {
+    let fs = MemoryFs::new();
+    let service = |name: &str, port: u16, interval: &str| {
+        let check = json!({"CheckID": format!("{name}-up"), "TTL": interval});
+        ServiceDefinition::from_json(&json!({"Name": name, "Port": port, "Check": check})).unwrap()
+    };
+    let (local, _tasks) = start(
+        Some(&fs),
+        &[
+            json!({"Name": "stays", "Port": 1, "Check": {"CheckID": "stays-up", "TTL": "90s"}}),
+            json!({"Name": "goes", "Port": 2, "Check": {"CheckID": "goes-up", "TTL": "90s"}}),
+        ],
+    );
+    let (catalog, _reconnections) = in_sync(&local);
+    register(&local).await;
+    let passing = |id: &str| local.checks()[&id.parse::<CheckId>().unwrap()].status == CheckStatus::Passing;
+    for id in ["stays-up", "goes-up"] {
+        local.set_ttl(&id.parse().unwrap(), CheckStatus::Passing, "fine").await.unwrap();
+    }
+    local.take_files(&[service("stays", 3, "80s"), service("comes", 4, "80s")], &[]).await.unwrap();
+    let ports: BTreeMap<String, u16> =
+        catalog.held.lock().services.iter().map(|(id, service)| (id.clone(), service.port)).collect();
+    assert_eq!(ports, [("comes", 4), ("stays", 3), ("web", 80)].map(|(id, port)| (id.to_owned(), port)).into());
+    assert!(passing("stays-up") && !passing("comes-up"), "a check that changed keeps its status");
+    assert!(!local.checks().contains_key(&"goes-up".parse::<CheckId>().unwrap()));
+    // The API takes it over; no file takes it away any more.
+    local.register_service(service("stays", 5, "80s"), false, Credential::anonymous()).await.unwrap();
+    local.take_files(&[], &[]).await.unwrap();
+    let ids: Vec<String> = local.services().into_keys().map(|id| id.to_string()).collect();
+    assert_eq!(ids, ["stays", "web"]);
+    assert!(passing("stays-up"));
+}

@@ -163,12 +163,11 @@ fn query_of(line: &str) -> Option<Query> {
     let (line, filter) = line.split_once(" filter=").unwrap_or((line, ""));
     let arguments = Arguments::new(line);
     let near = arguments.named.get("near").map(|node| Near::Node((*node).to_owned()));
-    let merge_central_config = arguments.has("merged");
     let query = plain_query_of(line)?;
-    if filter.is_empty() && near.is_none() && !merge_central_config {
+    if filter.is_empty() && near.is_none() {
         return Some(query);
     }
-    Some(Query::Selected(Box::new(Selection { query, filter: filter.to_owned(), near, merge_central_config })))
+    Some(Query::Selected(Box::new(Selection { query, filter: filter.to_owned(), near })))
 }
 
 fn plain_query_of(line: &str) -> Option<Query> {

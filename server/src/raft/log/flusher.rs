@@ -46,6 +46,8 @@ pub(in crate::raft) struct Flusher {
     synced: u64,
     /// A batch that found the disk full.
     held: VecDeque<Change>,
+    /// The held batch found the disk full, and it was said.
+    waits: bool,
     written: Marks,
 }
 
@@ -93,7 +95,18 @@ impl Flusher {
             (current, written)
         };
         let directory = shared.directory.clone();
-        Self { fs, directory, shared, current, spare: None, sequence, synced: sequence, held: VecDeque::new(), written }
+        Self {
+            fs,
+            directory,
+            shared,
+            current,
+            spare: None,
+            sequence,
+            synced: sequence,
+            held: VecDeque::new(),
+            waits: false,
+            written,
+        }
     }
 
     /// Writes everything that waits, up to the limit of a batch, and completes it.
@@ -126,7 +139,11 @@ impl Flusher {
         }
         match self.write() {
             Ok(completions) => {
-                self.shared.full.store(false, Ordering::Relaxed);
+                // There is room again only when there is room for the next segment: that is looked at when nothing waits.
+                self.waits = false;
+                if self.spare.is_some() {
+                    self.shared.full.store(false, Ordering::Relaxed);
+                }
                 for completion in completions {
                     completion(Ok(()));
                 }
@@ -134,7 +151,8 @@ impl Flusher {
                 Progress::Flushed
             }
             Err(error) if error.is_full_disk() => {
-                if !self.shared.full.swap(true, Ordering::Relaxed) {
+                self.shared.full.store(true, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.waits, true) {
                     tracing::error!(%error, "the disk is full: the log waits for room");
                 }
                 if closed { self.end() } else { Progress::Full }

@@ -294,10 +294,14 @@ fn a_full_disk_makes_changes_wait_and_room_lets_them_go_on() {
     fs.set_capacity(Some(64 << 10));
     assert_eq!(flusher.step(), Progress::Full, "there is no room for the next segment");
     assert!(log.is_full());
+    // What still fits into the segment is written, and makes no room for the next one.
+    log.append(entries(3..4), nothing()).unwrap();
+    assert_eq!(flusher.step(), Progress::Flushed);
+    assert!(log.is_full());
     let done = Arc::new(AtomicBool::new(false));
     let seen = done.clone();
     log.append(
-        vec![(3, Bytes::from(vec![1; 60 << 10]))],
+        vec![(4, Bytes::from(vec![1; 60 << 10]))],
         Box::new(move |outcome| {
             outcome.unwrap();
             seen.store(true, Ordering::Relaxed);
@@ -308,10 +312,12 @@ fn a_full_disk_makes_changes_wait_and_room_lets_them_go_on() {
     assert!(!done.load(Ordering::Relaxed));
     fs.set_capacity(None);
     assert_eq!(flusher.step(), Progress::Flushed);
-    assert!(done.load(Ordering::Relaxed) && !log.is_full());
+    assert!(done.load(Ordering::Relaxed));
+    assert_eq!(flusher.step(), Progress::Idle);
+    assert!(!log.is_full());
     fs.crash(Crash::DropUnsynced);
     let (log, _) = open(&fs).unwrap();
-    assert_eq!(log.last_index(), Some(3));
+    assert_eq!(log.last_index(), Some(4));
 }
 
 #[test]
