@@ -191,7 +191,6 @@ impl Consensus {
         let faults = LogFaults {
             ack_before_sync: settings.faults.has(Bug::AckBeforeFsync),
             vote_not_persisted: settings.faults.has(Bug::VoteNotPersisted),
-            truncation_not_persisted: settings.faults.has(Bug::TruncationNotPersisted),
         };
         let (log, flusher) = Log::open(directory.fs(), &directory.log(), settings.log, faults)?;
         let voted_before = log.vote().is_some();

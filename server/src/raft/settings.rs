@@ -26,8 +26,6 @@ pub enum Bug {
     AckBeforeFsync,
     /// Votes are not written.
     VoteNotPersisted,
-    /// Truncations of the log are not written.
-    TruncationNotPersisted,
     /// Reads are called linearizable without asking anybody.
     ReadWithoutQuorum,
     /// The leader's lease outlasts the election timeout of the others by far.

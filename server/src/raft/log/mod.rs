@@ -144,7 +144,6 @@ impl Default for LogOptions {
 pub(super) struct LogFaults {
     pub ack_before_sync: bool,
     pub vote_not_persisted: bool,
-    pub truncation_not_persisted: bool,
 }
 
 /// Called once with the outcome of a change.
@@ -316,13 +315,8 @@ impl Log {
 
     /// Removes the entries from `from` on.
     pub(super) fn truncate(&self, from: u64, completion: Completion) -> Result<(), LogError> {
-        let skip = self.shared.faults.truncation_not_persisted;
         self.submit(|state| {
             state.table.truncate(from);
-            if skip {
-                completion(Ok(()));
-                return Ok(());
-            }
             state.enqueue(Record::Truncate { from }, 0, Some(completion));
             Ok(())
         })
