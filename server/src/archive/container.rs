@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use lictor_state::parts::{Parts, SectionSize};
 use lictor_state::{SnapshotError, Store, section_name};
