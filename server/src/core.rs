@@ -100,7 +100,7 @@ impl Core {
         let tasks = Tasks::new();
         let (rpc, presence) = (tasks.child(), tasks.child());
         let published = Arc::new(Published::default());
-        let replica = Arc::new(Replica::new(Arc::clone(&published)));
+        let replica = Arc::new(Replica::new(Arc::clone(&published), settings.raft.faults, &*deps.rng));
         let consensus = Consensus::start(
             settings.raft,
             raft::Dependencies {

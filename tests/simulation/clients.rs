@@ -9,6 +9,7 @@ use lictor_agent::Datacenter;
 use lictor_agent::forward::{Forwarder, RpcPool};
 use lictor_runtime::{PeerIdentity, Rng, SeededRng, Tasks};
 use lictor_types::command::{Effect, KvCommand};
+use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{Request, RequestBody, Response, WriteRequest};
 use lictor_types::{
     Answer as StateAnswer, Command, Consistency, Credential, Freshness, Index, KvVerb, NodeService, Outcome, Query,
@@ -269,7 +270,8 @@ impl Client {
                         break;
                     }
                 }
-                (Ok(Response::Refused(refusal)), _) if !refusal.may_retry() => {
+                // A full or broken disk refuses; it is another server's turn.
+                (Ok(Response::Refused(refusal)), _) if refusal.kind != RefusalKind::Failed && !refusal.may_retry() => {
                     self.history.broken(format!("{command:?} was refused: {refusal}"));
                     break;
                 }

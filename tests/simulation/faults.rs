@@ -23,6 +23,10 @@ pub(crate) enum Bias {
     Power,
     /// A voter restarts between two candidates.
     Votes,
+    /// The leader is cut off from the others, not from its clients.
+    Leaders,
+    /// Servers fall so far behind that they need snapshots.
+    Snapshots,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +42,13 @@ enum Fault {
     Slow,
     Rewire,
     Transfer,
+    BreakDisk,
+    FillDisk,
+    Clock,
+    CutClient,
 }
 
-const ALL: [Fault; 11] = [
+const ALL: [Fault; 15] = [
     Fault::KillLeader,
     Fault::KillAny,
     Fault::KillAll,
@@ -52,10 +60,19 @@ const ALL: [Fault; 11] = [
     Fault::Slow,
     Fault::Rewire,
     Fault::Transfer,
+    Fault::BreakDisk,
+    Fault::FillDisk,
+    Fault::Clock,
+    Fault::CutClient,
 ];
 
 /// How messages travel when nothing is wrong.
 pub(crate) const CALM: Delay = Delay { least: 200, most: 3_000, spike_one_in: 0 };
+
+/// So far a wall clock is from the truth at most: two of them differ by less than outcomes are remembered.
+const CLOCK_MOST_MILLIS: u64 = 4 * 60 * 1000;
+/// Clients of a seed at most.
+const CLIENTS_MOST: u64 = 6;
 
 /// How long a fault waits for its moment.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -78,6 +95,8 @@ impl Nemesis {
         let chosen: Vec<Fault> = match self.bias {
             Bias::Power => vec![Fault::KillAll],
             Bias::Votes => vec![Fault::Rewire],
+            Bias::Leaders => vec![Fault::IsolateLeader, Fault::Transfer, Fault::Slow],
+            Bias::Snapshots => vec![Fault::IsolateAny, Fault::KillAny],
             Bias::None => ALL.into_iter().filter(|_| self.rng.below(3) > 0).collect(),
         };
         // Every seed has at least one change of leader that somebody notices.
@@ -91,6 +110,7 @@ impl Nemesis {
         self.network.heal();
         self.network.set_delay(CALM);
         for server in 0..SERVERS {
+            self.servers.fill_disk(server, false);
             self.start(server).await;
         }
     }
@@ -127,6 +147,18 @@ impl Nemesis {
                 self.network.set_delay(CALM);
             }
             Fault::Rewire => self.rewire().await,
+            Fault::BreakDisk => self.break_disk().await,
+            Fault::FillDisk => {
+                let server = self.any();
+                self.servers.fill_disk(server, true);
+                self.millis(300, 3_500).await;
+                self.servers.fill_disk(server, false);
+            }
+            Fault::Clock => {
+                let millis = self.rng.below(2 * CLOCK_MOST_MILLIS) as i64 - CLOCK_MOST_MILLIS as i64;
+                self.servers.set_clock(self.any(), millis);
+            }
+            Fault::CutClient => self.cut_client().await,
             Fault::Transfer => {
                 if let Some(waist) = self.servers.waist(self.any()) {
                     let nobody = Credential::anonymous();
@@ -134,6 +166,26 @@ impl Nemesis {
                 }
             }
         }
+    }
+
+    /// An error of the device ends the process, and never undoes what was acknowledged.
+    async fn break_disk(&self) {
+        let server = self.any();
+        self.servers.break_disk(server, self.rng.below(6));
+        self.millis(200, 2_000).await;
+        self.kill(server).await;
+    }
+
+    async fn cut_client(&self) {
+        let client = format!("client-{}", self.rng.below(CLIENTS_MOST));
+        let server = address(self.any());
+        self.network.cut(&client, &server);
+        if self.rng.below(2) == 0 {
+            self.network.cut(&server, &client);
+        }
+        self.millis(300, 3_500).await;
+        self.network.mend(&client, &server);
+        self.network.mend(&server, &client);
     }
 
     async fn kill(&self, server: usize) {

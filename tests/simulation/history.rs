@@ -56,6 +56,7 @@ struct Inner {
     values: Value,
     nodes: Vec<String>,
     acknowledged: u64,
+    known: Index,
     broken: Vec<String>,
 }
 
@@ -85,6 +86,12 @@ impl History {
         inner.clock += 1;
         let clock = inner.clock;
         inner.operations[operation].answer = answer;
+        if let Answer::Written(index) = answer
+            && inner.operations[operation].key.starts_with(crate::watchers::PREFIX)
+            && inner.operations[operation].action != Action::Delete
+        {
+            inner.known = inner.known.max(index);
+        }
         if answer != Answer::Unknown {
             inner.operations[operation].ended = Some(clock);
             inner.acknowledged += 1;
@@ -93,6 +100,11 @@ impl History {
         if matches!(answer, Answer::Written(_)) {
             self.1.notify_waiters();
         }
+    }
+
+    /// The greatest index of an acknowledged change that watchers look at.
+    pub(crate) fn known_index(&self) -> Index {
+        self.0.lock().known
     }
 
     /// Waits for the moment at which the next write is acknowledged.

@@ -39,11 +39,13 @@ pub(crate) fn judge(operations: &[Operation], entries: &[KvEntry]) -> Findings {
         let judged: Vec<Operation> = operations.into_iter().filter(|it| it.stale_at.is_none()).collect();
         match linearizable::check(&judged) {
             Verdict::Linearizable => {}
-            Verdict::Undecided => findings.undecided += 1,
-            Verdict::Broken(at) => {
+            Verdict::Unknown => findings.undecided += 1,
+            Verdict::Broken(explained) => {
+                let at = (0..judged.len()).find(|at| judged[*at].ended.is_some() && !explained.contains(at));
+                let at = at.unwrap_or_default();
                 let from = judged.len().min(at + 1).saturating_sub(8);
                 let near: Vec<String> = judged[from..=at].iter().map(|it| format!("    {it:?}")).collect();
-                let text = format!("{key} is not linearizable at the last of these:\n{}", near.join("\n"));
+                let text = format!("{key} is not linearizable around the last of these:\n{}", near.join("\n"));
                 findings.broken.push(text);
             }
         }

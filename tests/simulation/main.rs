@@ -13,8 +13,10 @@ mod history;
 mod invariants;
 mod linearizable;
 mod network;
+mod planted;
 mod servers;
 mod trace;
+mod watchers;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,17 +24,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use lictor_server::raft::Faults;
-
-use crate::faults::Bias;
 use crate::world::{Plan, Report, run};
 
 /// Seeds that are run when nobody says how many.
-const SEEDS: u64 = 50;
+const SEEDS: u64 = 200;
 /// A seed with fewer shows too little.
 const ACKNOWLEDGED_MIN: u64 = 200;
-/// So much of what was found is printed.
-const FOUND_MAX: usize = 120;
 /// Seeds that are run twice.
 const TWICE: u64 = 10;
 
@@ -60,6 +57,9 @@ fn complaints(report: &Report) -> Vec<String> {
             "only {} operations were acknowledged, {ACKNOWLEDGED_MIN} are needed for a seed to count",
             report.acknowledged
         ));
+    }
+    if report.undecided > 0 {
+        complaints.push(format!("{} histories of keys could not be judged, which is no pass", report.undecided));
     }
     if report.leader_changes == 0 {
         complaints.push("there was no change of leader, so the seed does not count".into());
@@ -136,41 +136,4 @@ fn a_seed_run_twice_gives_the_same_trace() {
         println!("seed {seed} twice: {} events, trace {:016x}", one.events, one.trace);
     }
     println!("summary: {TWICE} seeds run twice gave the same trace");
-}
-
-/// The first seed that shows a planted bug must pass without it, under the same faults.
-fn is_caught(name: &str, faults: Faults, bias: Bias) {
-    if number("LICTOR_SEED").is_some() {
-        return;
-    }
-    for seed in 1..=SEEDS {
-        let mut plan = Plan::of(seed);
-        plan.shape.faults = faults;
-        plan.bias = bias;
-        let report = judged(plan);
-        if let Some(violation) = report.violations.first() {
-            plan.shape.faults = Faults::default();
-            let without = judged(plan).violations;
-            assert!(without.is_empty(), "seed {seed} fails without the planted bug {name} too: {}", without.join("\n"));
-            let found: String = violation.lines().next().unwrap_or_default().chars().take(FOUND_MAX).collect();
-            println!("summary: planted bug {name}: caught at seed {seed}, which passes without it: {found}");
-            return;
-        }
-    }
-    panic!("the planted bug {name} was not caught by {SEEDS} seeds");
-}
-
-#[test]
-fn acknowledging_before_the_sync_is_caught() {
-    is_caught("ack_before_fsync", Faults { ack_before_fsync: true, ..Faults::default() }, Bias::Power);
-}
-
-#[test]
-fn forgetting_votes_is_caught() {
-    is_caught("vote_not_persisted", Faults { vote_not_persisted: true, ..Faults::default() }, Bias::Votes);
-}
-
-#[test]
-fn reading_without_a_quorum_is_caught() {
-    is_caught("read_without_quorum", Faults { read_without_quorum: true, ..Faults::default() }, Bias::None);
 }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use lictor_identity::seal::SealKey;
+use lictor_runtime::Clock;
 use lictor_runtime::clock::SimulatedClock;
-use lictor_runtime::fs::{Crash, MemoryFs};
+use lictor_runtime::fs::{Crash, Fault, Fs, MemoryFs};
 use lictor_runtime::{PeerIdentity, Rng, SeededRng, Tasks};
 use lictor_server::core::{Core, CoreDeps, CoreSettings};
 use lictor_server::datacenter::{ServerDatacenter, ServerSettings};
@@ -54,6 +56,8 @@ pub(crate) struct Shape {
     pub(crate) kept_entries: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) faults: Faults,
+    /// A bug of the operator: who loses power loses the log too, and comes back under the same id.
+    pub(crate) id_reused: bool,
 }
 
 struct Running {
@@ -62,7 +66,23 @@ struct Running {
     over: watch::Sender<bool>,
 }
 
+/// The clock of one machine, wrong by so many milliseconds.
+#[derive(Clone)]
+struct WrongClock {
+    right: SimulatedClock,
+    offset: Arc<AtomicI64>,
+}
+
+impl Clock for WrongClock {
+    fn now(&self) -> SystemTime {
+        let offset = self.offset.load(Ordering::Relaxed);
+        let by = Duration::from_millis(offset.unsigned_abs());
+        if offset < 0 { self.right.now() - by } else { self.right.now() + by }
+    }
+}
+
 struct Machine {
+    clock: WrongClock,
     disk: MemoryFs,
     running: Option<Running>,
     life: u64,
@@ -84,7 +104,6 @@ pub(crate) struct Servers {
     network: Network,
     shape: Shape,
     rng: SeededRng,
-    clock: SimulatedClock,
     seal: Arc<SealKey>,
     tasks: Tasks,
     trace: Trace,
@@ -92,12 +111,16 @@ pub(crate) struct Servers {
 
 impl Servers {
     pub(crate) fn new(network: Network, shape: Shape, rng: SeededRng, tasks: Tasks, trace: Trace) -> Self {
-        let machines = (0..SERVERS).map(|_| Machine { disk: MemoryFs::new(), running: None, life: 0 }).collect();
+        let right = SimulatedClock::starting_at(SystemTime::UNIX_EPOCH + BEGINNING);
+        let machine = || {
+            let clock = WrongClock { right, offset: Arc::default() };
+            Machine { clock, disk: MemoryFs::new(), running: None, life: 0 }
+        };
+        let machines = (0..SERVERS).map(|_| machine()).collect();
         Self {
             machines: Arc::new(Mutex::new(machines)),
             network,
             shape,
-            clock: SimulatedClock::starting_at(SystemTime::UNIX_EPOCH + BEGINNING),
             seal: Arc::new(SealKey::generate(&rng).expect("any bytes are a key")),
             rng,
             tasks,
@@ -107,21 +130,21 @@ impl Servers {
 
     /// Starts a server that does not run, from its disk.
     pub(crate) async fn start(&self, server: usize) -> Result<(), String> {
-        let (disk, life) = {
+        let (disk, life, clock) = {
             let mut machines = self.machines.lock();
             let machine = &mut machines[server];
             if machine.running.is_some() {
                 return Ok(());
             }
             machine.life += 1;
-            (machine.disk.clone(), machine.life)
+            (machine.disk.clone(), machine.life, machine.clock.clone())
         };
         let rng: Arc<dyn Rng> = Arc::new(SeededRng::new(self.rng.next_u64()));
         let directory = DataDirectory::open(Arc::new(disk), Path::new("/data"), &*rng);
         let directory = directory.map_err(|error| format!("server {server} does not start again: {error}"))?;
         let host = self.network.host(&address(server), PeerIdentity::Server);
         let deps = CoreDeps {
-            clock: Arc::new(self.clock),
+            clock: Arc::new(clock),
             rng,
             transport: Arc::clone(&host.transport),
             seal: Arc::clone(&self.seal),
@@ -194,8 +217,29 @@ impl Servers {
         });
         // What is left of the dead server keeps the old disk.
         machine.disk = machine.disk.copy();
+        if self.shape.id_reused && matches!(loss, Loss::All) {
+            wipe(&machine.disk);
+        }
         let core = running.core;
         self.tasks.spawn_to_end(async move { core.stop(CLEARED_WITHIN).await });
+    }
+
+    /// The disk of a server fails at one of the next changes.
+    pub(crate) fn break_disk(&self, server: usize, after: u64) {
+        self.trace.note(|| format!("the disk of server {server} fails"));
+        self.machines.lock()[server].disk.fail_from(after, Fault::Device);
+    }
+
+    /// The disk of a server takes no more, or takes all again.
+    pub(crate) fn fill_disk(&self, server: usize, is_full: bool) {
+        self.trace.note(|| format!("the disk of server {server} is full: {is_full}"));
+        self.machines.lock()[server].disk.set_capacity(is_full.then_some(1));
+    }
+
+    /// The wall clock of a server jumps to so far from the truth.
+    pub(crate) fn set_clock(&self, server: usize, millis: i64) {
+        self.trace.note(|| format!("the clock of server {server} is wrong by {millis} ms"));
+        self.machines.lock()[server].clock.offset.store(millis, Ordering::Relaxed);
     }
 
     pub(crate) fn waist(&self, server: usize) -> Option<Waist> {
@@ -231,6 +275,16 @@ impl Servers {
     pub(crate) fn fatal(&self) -> Option<String> {
         let machines = self.machines.lock();
         machines.iter().filter_map(|it| it.running.as_ref()).find_map(|it| it.core.fatal.borrow().clone())
+    }
+}
+
+/// What nobody may do to a voter that keeps its id.
+fn wipe(disk: &MemoryFs) {
+    for directory in ["/data/log", "/data/snapshots"].map(Path::new) {
+        for name in disk.list(directory).unwrap_or_default() {
+            disk.remove(&directory.join(name)).expect("it was listed");
+        }
+        disk.sync_dir(directory).expect("a disk without faults");
     }
 }
 

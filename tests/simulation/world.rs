@@ -1,6 +1,7 @@
 //! One run: servers, clients, faults, the end of faults, and the verdict.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use lictor_agent::Datacenter;
 use lictor_runtime::{Rng, SeededRng, Tasks};
 use lictor_server::raft::{Faults, seed_randomness};
 use lictor_types::command::KvCommand;
-use lictor_types::{Answer, Command, Consistency, Credential, Freshness, Index, KvEntry, KvVerb, Query};
+use lictor_types::{Answer, Command, Consistency, Credential, Freshness, Index, KvEntry, KvVerb, Query, Timestamp};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::time::{Instant, sleep, timeout};
@@ -21,6 +22,7 @@ use crate::invariants;
 use crate::network::Network;
 use crate::servers::{SERVERS, Servers, Shape};
 use crate::trace::Trace;
+use crate::watchers::{self, Watcher};
 
 /// Things go wrong for so long.
 const TROUBLE: Duration = Duration::from_secs(20);
@@ -30,6 +32,8 @@ const RECOVERY: Duration = Duration::from_secs(30);
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// A client that is told to stop has ended its operation within this.
 const CLIENTS_END: Duration = Duration::from_secs(60);
+/// How often the states of the servers are compared.
+const COMPARE_INTERVAL: Duration = Duration::from_millis(150);
 /// How often somebody looks who leads.
 const WATCH_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -55,6 +59,7 @@ impl Plan {
             kept_entries: if small { 10 } else { 500 },
             segment_bytes: if small { 64 << 10 } else { 256 << 10 },
             faults: Faults::default(),
+            id_reused: false,
         };
         let clients = 4 + rng.below(3) as usize;
         let pause_micros = 20_000 + rng.below(60_000);
@@ -136,8 +141,13 @@ async fn simulate(plan: Plan) -> Report {
     }
     let changes = Arc::new(Mutex::new(0));
     tasks.spawn(watch_leaders(servers.clone(), Arc::clone(&changes), trace.clone()));
+    let differing = Arc::new(Mutex::new(None));
+    tasks.spawn(compare_states(servers.clone(), Arc::clone(&differing)));
     let mut violations = Vec::new();
     violations.extend(writable(&servers).await.err());
+    let watchers: Vec<Watcher> =
+        (0..SERVERS).map(|server| Watcher::new(server, servers.clone(), world.history.clone())).collect();
+    watchers.iter().for_each(|watcher| tasks.spawn(watcher.clone().run()));
 
     let workers = Tasks::new();
     for number in 0..plan.clients {
@@ -165,6 +175,14 @@ async fn simulate(plan: Plan) -> Report {
     violations.extend(servers.fatal().map(|why| format!("a server says that it cannot go on: {why}")));
     violations.extend(equal(&servers).await.err());
     violations.append(&mut broken.lock());
+    violations.extend(differing.lock().take());
+    if let Some((entries, _)) = everything(&servers).await {
+        let rows = entries.into_iter().filter(|entry| entry.key.starts_with(watchers::PREFIX));
+        let rows = rows.map(|entry| (entry.key, entry.modify_index)).collect();
+        for watcher in &watchers {
+            violations.extend(watcher.is_current(&rows).await.err());
+        }
+    }
     let undecided = judge(&servers, &world.history, &mut violations).await;
 
     tasks.cancel();
@@ -210,6 +228,24 @@ async fn watch_leaders(servers: Servers, changes: Arc<Mutex<u64>>, trace: Trace)
     }
 }
 
+/// Compares the states of the servers as they run: at the same index they have the same hash.
+async fn compare_states(servers: Servers, differing: Arc<Mutex<Option<String>>>) {
+    let mut hashes: BTreeMap<(Index, Timestamp), (usize, u32)> = BTreeMap::new();
+    loop {
+        for (server, state) in servers.states().into_iter().enumerate() {
+            let Some(state) = state else { continue };
+            let (index, hash) = ((state.index(), state.leader_time()), state.hash());
+            let (other, known) = *hashes.entry(index).or_insert((server, hash));
+            if known != hash {
+                differing.lock().get_or_insert_with(|| {
+                    format!("servers {other} and {server} differ at index {}: {known:08x} and {hash:08x}", index.0)
+                });
+            }
+        }
+        sleep(COMPARE_INTERVAL).await;
+    }
+}
+
 /// A write is acknowledged in time.
 async fn writable(servers: &Servers) -> Result<(), String> {
     let tried = async {
@@ -234,7 +270,8 @@ async fn equal(servers: &Servers) -> Result<(), String> {
     let begun = Instant::now();
     loop {
         let states: Vec<_> = servers.states().into_iter().flatten().collect();
-        let seen: Vec<(Index, u32)> = states.iter().map(|state| (state.index(), state.hash())).collect();
+        let seen: Vec<((Index, Timestamp), u32)> =
+            states.iter().map(|state| ((state.index(), state.leader_time()), state.hash())).collect();
         for (one, two) in [(0, 1), (0, 2), (1, 2)] {
             if let (Some(one), Some(two)) = (seen.get(one), seen.get(two))
                 && one.0 == two.0

@@ -125,6 +125,11 @@ fn every_queue_has_a_limit_and_every_task_an_owner() {
 }
 
 #[test]
+fn bugs_are_planted_by_tests_alone() {
+    must_be_absent(EVERYWHERE, &["Faults::planted("], &[], "only a test plants a bug to see that it is found");
+}
+
+#[test]
 fn time_and_randomness_come_in_as_values() {
     must_be_absent(
         &["crates", "server", "sidecar"],

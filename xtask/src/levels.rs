@@ -95,6 +95,7 @@ fn unit(context: &Context) -> Result<Outcome> {
     let names = [
         "foreign_authority",
         "golden",
+        "golden_snapshot",
         "service_wakes",
         "mesh_handshakes",
         "once_only",

@@ -29,7 +29,7 @@ enum Command {
         /// Levels to run; all when none is named.
         levels: Vec<String>,
         /// Seeds of the simulation.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 200)]
         seeds: u64,
         /// Histories of real processes.
         #[arg(long, default_value_t = 20)]

@@ -96,6 +96,12 @@ impl Store {
         self.index
     }
 
+    /// The time of the last command by the leaders' clocks. A repeated request moves it on and takes no index, so states
+    /// are the same when both this and the index are.
+    pub fn leader_time(&self) -> Timestamp {
+        self.leader_time
+    }
+
     /// Applies one committed command: same commands in, same state and outcome out, on every server.
     ///
     /// A refusal is an ordinary outcome. A repeated request id gets its first outcome and changes nothing.

@@ -53,7 +53,7 @@ pub use log::{LogError, LogOptions};
 pub use membership::{Member, Membership};
 pub use recover::{Holding, RecoverError, Survivor};
 pub use serve::ServeError;
-pub use settings::{Drive, Faults, Settings};
+pub use settings::{Bug, Drive, Faults, Settings};
 pub use state_machine::{SnapshotView, StateMachine};
 pub use types::{Server, ServerId, ServerIdError};
 
@@ -189,8 +189,8 @@ impl Consensus {
             return Err(StartError::Settings(why));
         }
         let faults = LogFaults {
-            ack_before_sync: settings.faults.ack_before_fsync,
-            vote_not_persisted: settings.faults.vote_not_persisted,
+            ack_before_sync: settings.faults.has(Bug::AckBeforeFsync),
+            vote_not_persisted: settings.faults.has(Bug::VoteNotPersisted),
         };
         let (log, flusher) = Log::open(directory.fs(), &directory.log(), settings.log, faults)?;
         let voted_before = log.vote().is_some();
@@ -239,6 +239,7 @@ impl Consensus {
             leader: leader.clone(),
             applied: applied.clone(),
             deadline: settings.deadline,
+            faults: settings.faults,
         };
         tasks.spawn(reads.run(waiting));
         let metrics = raft.metrics();
@@ -321,7 +322,7 @@ impl Consensus {
     /// No leader is known, or it did not confirm in time that it still leads.
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
         let inner = &*self.inner;
-        if inner.settings.faults.read_without_quorum {
+        if inner.settings.faults.has(Bug::ReadWithoutQuorum) {
             return Ok(());
         }
         if let Some(why) = &*inner.fatal.borrow() {
@@ -347,13 +348,16 @@ impl Consensus {
         if metrics.state != ServerState::Leader {
             return false;
         }
-        if inner.settings.faults.read_without_quorum {
+        if inner.settings.faults.has(Bug::ReadWithoutQuorum) {
             return true;
         }
         if inner.transferring.borrow().is_some_and(|until| Instant::now() < until) {
             return false;
         }
-        let lease = inner.settings.read_lease();
+        let mut lease = inner.settings.read_lease();
+        if inner.settings.faults.has(Bug::LeaseTooLong) {
+            lease *= 20;
+        }
         let confirmed = metrics.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < lease);
         // Until an entry of its own term is applied, a new leader may not have applied all that the one before
         // answered.
@@ -376,6 +380,11 @@ impl Consensus {
             return Err(ReadError::NotLeader(leader));
         }
         self.read_barrier().await
+    }
+
+    /// Bugs that a test planted.
+    pub(crate) fn faults(&self) -> Faults {
+        self.inner.settings.faults
     }
 
     /// The leader as this server knows it.

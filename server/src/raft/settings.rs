@@ -19,15 +19,63 @@ pub enum Drive {
     Tasks,
 }
 
-/// Bugs that a test plants to see that it would find them. All off outside of tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
+/// A bug that a test plants to see that it would be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
     /// Entries and votes are called durable before they are.
-    pub ack_before_fsync: bool,
+    AckBeforeFsync,
     /// Votes are not written.
-    pub vote_not_persisted: bool,
+    VoteNotPersisted,
     /// Reads are called linearizable without asking anybody.
-    pub read_without_quorum: bool,
+    ReadWithoutQuorum,
+    /// The leader's lease outlasts the election timeout of the others by far.
+    LeaseTooLong,
+    /// A follower answers reads in default mode as if it led.
+    FollowerServesDefault,
+    /// A follower asks for the read index and does not wait until it has applied it.
+    ReadIndexNotAwaited,
+    /// The first entry after a start is applied twice.
+    AppliedTwiceAfterRestart,
+    /// A repeated request is taken for a new one.
+    RetryAppliedTwice,
+    /// Outcomes and tombstones are forgotten at once.
+    ReapedTooEarly,
+    /// Cas does not look at the index.
+    CasIgnoresIndex,
+    /// The last command of a batch is answered and not kept.
+    BatchPartlyApplied,
+    /// Applying asks something that differs between servers.
+    ApplyNotDeterministic,
+    /// Blocked readers are not woken.
+    LostWakeup,
+    /// Readers are now and then told an older index.
+    IndexGoesBack,
+    /// A snapshot is of the state before the one it names.
+    StaleSnapshot,
+    /// A snapshot lacks the index.
+    SnapshotDropsIndex,
+    /// A snapshot lacks the entries of KV.
+    SnapshotDropsKv,
+    /// A snapshot lacks the outcomes of recent requests.
+    SnapshotDropsOutcomes,
+    /// A snapshot lacks the nodes.
+    SnapshotDropsNodes,
+}
+
+/// Bugs that a test plants. None outside of tests, and a release build has no way to have one: see [`Faults::has`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults(Option<Bug>);
+
+impl Faults {
+    /// With this bug.
+    pub const fn planted(bug: Bug) -> Self {
+        Self(Some(bug))
+    }
+
+    /// Whether `bug` is planted. Without debug assertions the answer is no at compile time, whatever was set.
+    pub(crate) fn has(self, bug: Bug) -> bool {
+        cfg!(debug_assertions) && self.0 == Some(bug)
+    }
 }
 
 /// The settings of consensus.

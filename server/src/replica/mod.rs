@@ -1,23 +1,29 @@
 //! The state machine as consensus drives it: committed batches in, outcomes out, snapshots both ways.
 
+mod planted;
+
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use lictor_runtime::Rng;
 use lictor_state::published::Published;
 use lictor_state::{Changes, Store};
 use lictor_types::{Envelope, Outcome, encoding};
 
-use crate::raft::{SnapshotView, StateMachine};
+use crate::raft::{Bug, Faults, SnapshotView, StateMachine};
+use planted::Planted;
 
 /// The replicated state behind its published face. Only consensus writes, one call after another.
 pub struct Replica {
     published: Arc<Published>,
+    planted: Planted,
 }
 
 impl Replica {
-    /// The writer of `published`.
-    pub fn new(published: Arc<Published>) -> Self {
-        Self { published }
+    /// The writer of `published`, with the bugs that a test planted.
+    pub fn new(published: Arc<Published>, faults: Faults, rng: &dyn Rng) -> Self {
+        let salt = if faults.has(Bug::ApplyNotDeterministic) { rng.next_u64() } else { 0 };
+        Self { published, planted: Planted::new(faults, salt) }
     }
 }
 
@@ -25,29 +31,37 @@ impl StateMachine for Replica {
     fn apply(&self, envelopes: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut store = Store::clone(&self.published.load());
         let mut changes = Changes::default();
-        let outcomes = envelopes
-            .iter()
-            .map(|bytes| {
+        let mut outcomes = Vec::with_capacity(envelopes.len());
+        let rounds = self.planted.rounds();
+        for round in 0..rounds {
+            outcomes.clear();
+            for (at, bytes) in envelopes.iter().enumerate() {
                 // The leader decoded it before the log, so it is of a newer release. To go on would make this server
                 // differ from the others without a word; a stopped one is rebuilt from its peers.
-                let envelope: Envelope = encoding::decode(bytes)
+                let mut envelope: Envelope = encoding::decode(bytes)
                     .unwrap_or_else(|error| panic!("a committed command cannot be read by this release: {error}"));
+                self.planted.spoil(&mut envelope, round);
+                let before = (at > 0 && self.planted.has(Bug::BatchPartlyApplied)).then(|| store.clone());
                 let applied = store.apply(&envelope);
                 changes.merge(applied.changes);
-                encoding::encode::<Outcome>(&applied.outcome)
-            })
-            .collect();
-        self.published.publish(store, &changes);
+                outcomes.push(encoding::encode::<Outcome>(&applied.outcome));
+                if let (Some(before), true) = (before, at + 1 == envelopes.len()) {
+                    store = before;
+                }
+            }
+        }
+        self.published.publish(store, &self.planted.changes(changes));
         outcomes
     }
 
     fn snapshot(&self) -> Box<dyn SnapshotView> {
-        Box::new(View(Store::clone(&self.published.load())))
+        Box::new(View(self.planted.frozen(Store::clone(&self.published.load()))))
     }
 
     fn restore(&self, from: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
+        let bytes = self.planted.restored(bytes)?;
         let store = Store::restore(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         self.published.replace(store);
         Ok(())

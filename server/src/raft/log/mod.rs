@@ -10,6 +10,8 @@
 //! - After a failed sync nothing is written any more: the log is poisoned, and its owner must end the process.
 //! - When the disk is full, changes wait and nothing is lost: they go on when there is room again.
 
+#[cfg(test)]
+mod crashes;
 mod flusher;
 mod record;
 mod recovery;

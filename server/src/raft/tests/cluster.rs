@@ -15,8 +15,8 @@ use tokio_util::codec::FramedWrite;
 use super::world::{Machine, Network, Node, leader_of, members, settings, three, until};
 use crate::raft::wire::{self, Request};
 use crate::raft::{
-    Consensus, DataDirectory, Dependencies, Drive, Faults, MembershipError, ProposeError, ReadError, Role, ServeError,
-    Server, ServerId, Settings, codec,
+    Bug, Consensus, DataDirectory, Dependencies, Drive, Faults, MembershipError, ProposeError, ReadError, Role,
+    ServeError, Server, ServerId, Settings, codec,
 };
 
 fn texts(node: &Node) -> Vec<String> {
@@ -356,7 +356,7 @@ async fn threads_and_real_files_do_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn planted_bugs_show() {
-    let faults = Faults { ack_before_fsync: true, ..Faults::default() };
+    let faults = Faults::planted(Bug::AckBeforeFsync);
     let (_network, mut nodes) = three(Settings { faults, ..settings() }).await;
     nodes[0].propose("acknowledged").await.unwrap();
     for node in &nodes {
@@ -366,7 +366,7 @@ async fn planted_bugs_show() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(texts(&nodes[0]).is_empty(), "it was never synced");
 
-    let faults = Faults { read_without_quorum: true, ..Faults::default() };
+    let faults = Faults::planted(Bug::ReadWithoutQuorum);
     let (network, nodes) = three(Settings { faults, ..settings() }).await;
     network.isolate(&nodes[0].server.address);
     assert!(nodes[0].consensus.read_barrier().await.is_ok());

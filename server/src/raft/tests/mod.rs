@@ -1,5 +1,6 @@
 //! Whole servers in memory: their disks, their network and their time are the test's.
 
 mod cluster;
+mod golden;
 mod store;
 mod world;
