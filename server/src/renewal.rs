@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_new_pair_is_put_in_force_and_a_broken_one_keeps_the_old() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);

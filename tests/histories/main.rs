@@ -30,6 +30,8 @@ const SERVERS: usize = 3;
 const CLIENTS_EACH: usize = 2;
 /// A history with fewer answered operations shows too little.
 const ANSWERED_MIN: u64 = 200;
+/// So many are waited for after the faults.
+const ANSWERED_AFTER: u64 = 100;
 /// So long after the faults clients go on at most until there are enough.
 const TRAFFIC_LIMIT: Duration = Duration::from_secs(20);
 /// Watchers have seen the end of a history within this.
@@ -169,10 +171,10 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, u64, Vec<Fault>)
     }
     let faults = trouble(stage, &rng).await;
     stage.all_is_well().await;
-    sleep(Duration::from_millis(600)).await;
-    // On a busy machine it takes longer until a history says something.
+    // What is answered after the faults shows what they left; and on a busy machine it takes longer until a history says something.
     let begun = Instant::now();
-    while work.journal.answered() < ANSWERED_MIN && begun.elapsed() < TRAFFIC_LIMIT {
+    let enough = ANSWERED_MIN.max(work.journal.answered() + ANSWERED_AFTER);
+    while work.journal.answered() < enough && begun.elapsed() < TRAFFIC_LIMIT {
         sleep(Duration::from_millis(50)).await;
     }
     work.stop.store(true, Ordering::Relaxed);

@@ -37,6 +37,7 @@ mod operator;
 mod operator_raft;
 mod params;
 mod prepared_query;
+mod read_record;
 mod routes;
 mod serve;
 mod session;

@@ -12,38 +12,11 @@ use super::body::JsonBody;
 use super::caller::{Ask, Meta, Order, Tail};
 use super::decode::{self, Names};
 use super::failure::{Answered, Failure, text};
+use super::read_record::ReadRecord;
 use crate::prepared_query::arrange;
 
 /// Characters of a UUID.
 const UUID_LENGTH: usize = 36;
-
-/// What Consul adds to answers that it does not filter: its own record of how it read.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct ReadRecord {
-    index: u64,
-    last_contact: u64,
-    known_leader: bool,
-    consistency_level: &'static str,
-    not_modified: bool,
-    backend: u8,
-    #[serde(rename = "ResultsFilteredByACLs")]
-    results_filtered_by_acls: bool,
-}
-
-impl ReadRecord {
-    fn of(meta: &Meta) -> Self {
-        Self {
-            index: 0,
-            last_contact: meta.last_contact_millis,
-            known_leader: meta.known_leader,
-            consistency_level: meta.consistency_word(),
-            not_modified: false,
-            backend: 0,
-            results_filtered_by_acls: meta.filtered,
-        }
-    }
-}
 
 /// `GET /v1/query`: all that the caller may read.
 pub(super) async fn list(ask: Ask) -> Answered {

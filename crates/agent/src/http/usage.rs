@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::caller::{Order, mark_index};
 use super::failure::{Answered, Failure};
+use super::read_record::ReadRecord;
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -22,14 +23,8 @@ struct DatacenterUsage<'a> {
 #[serde(rename_all = "PascalCase")]
 struct UsageJson<'a> {
     usage: BTreeMap<&'a str, DatacenterUsage<'a>>,
-    index: u64,
-    last_contact: u64,
-    known_leader: bool,
-    consistency_level: &'static str,
-    not_modified: bool,
-    backend: u8,
-    #[serde(rename = "ResultsFilteredByACLs")]
-    results_filtered_by_acls: bool,
+    #[serde(flatten)]
+    record: ReadRecord,
 }
 
 /// `GET /v1/operator/usage`; `?global` shows every datacenter that is known, which is one.
@@ -46,13 +41,7 @@ pub(super) async fn usage(order: Order) -> Answered {
     };
     let mut response = order.json(&UsageJson {
         usage: BTreeMap::from([(order.door.agent.identity.datacenter.as_str(), of_datacenter)]),
-        index: usage.index.0,
-        last_contact: 0,
-        known_leader: true,
-        consistency_level: "leader",
-        not_modified: false,
-        backend: 0,
-        results_filtered_by_acls: false,
+        record: ReadRecord::of_leader(usage.index),
     })?;
     mark_index(&mut response, usage.index);
     Ok(response)
