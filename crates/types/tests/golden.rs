@@ -32,8 +32,8 @@ use lictor_types::command::{
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery, StateQuery};
 use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{
-    CreateJoinToken, Login, LoginGrant, LoginHello, LoginReply, Probe, RaftServer, ReadRequest, Request, RequestBody,
-    Response, ServerAddress, SignLeaf, Status, WriteRequest,
+    CreateJoinToken, Login, LoginGrant, LoginHello, LoginReply, Probe, RaftServer, ReadRequest, RelayedWrite, Request,
+    RequestBody, Response, ServerAddress, SignLeaf, Status, WriteRequest,
 };
 use lictor_types::service::NodeServices;
 use lictor_types::token::JoinToken;
@@ -406,6 +406,10 @@ fn every_rpc_message_keeps_its_bytes() {
         check(&format!("operation-{name}"), request(RequestBody::Operate(operation)));
     }
     let command = Command::TokenDelete("i".into());
+    let write = WriteRequest { request_id: [1; 16], command: command.clone() };
+    let relayed = RelayedWrite { credential: Credential::new("secret"), write };
+    check("relayed-write", relayed.clone());
+    check("request-relay", request(RequestBody::Relay(vec![encoding::encode(&relayed).into()])));
     check("request-write", request(RequestBody::Write(Box::new(WriteRequest { request_id: [1; 16], command }))));
     let freshness =
         Freshness { consistency: Consistency::Stale, block: Some(Block { after: Index(4), wait_millis: 5_000 }) };
