@@ -340,7 +340,7 @@ impl Datacenter for Servers {
                     }
                     self.sign(&spiffe_id(asked.service.as_str()), &asked.csr).map(Report::Leaf)
                 }
-                Operation::Keepalive(_) => Ok(Report::Servers(Vec::new())),
+                Operation::Keepalive(_) => Ok(Report::Servers(Vec::new(), None)),
                 _ => Ok(Report::Done),
             }
         })

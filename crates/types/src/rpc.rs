@@ -342,7 +342,7 @@ pub enum Report {
     ReadIndex(#[n(0)] u64),
     /// To `Keepalive`: the servers there are, so that a client knows them all.
     #[n(7)]
-    Servers(#[n(0)] Vec<ServerAddress>),
+    Servers(#[n(0)] Vec<ServerAddress>, #[n(1)] Option<u32>),
     /// To `Authorize`: in the same order, the refusal of what the asker may not.
     #[n(8)]
     Authorized(#[n(0)] Vec<Option<Refusal>>),

@@ -444,7 +444,7 @@ fn every_rpc_message_keeps_its_bytes() {
         ("join-token", Report::JoinToken(Credential::new("s"))),
         ("probe", Report::Probe(probe)),
         ("read-index", Report::ReadIndex(4)),
-        ("servers", Report::Servers(vec![server()])),
+        ("servers", Report::Servers(vec![server()], None)),
         ("authorized", Report::Authorized(vec![None, Some(refusal())])),
         ("granted", Report::Granted(Box::new(grant.clone()))),
     ];

@@ -74,7 +74,7 @@ impl Handler for Server {
                         name: "s".parse().unwrap(),
                         address: address.clone(),
                     };
-                    Response::Report(Report::Servers(self.others.iter().map(server).collect()))
+                    Response::Report(Report::Servers(self.others.iter().map(server).collect(), Some(7)))
                 }
                 RequestBody::Operate(_) => Response::Report(Report::Done),
             }
