@@ -240,7 +240,7 @@ impl ServerDatacenter {
         let rules = self.rules(credential)?;
         let rules = self.authorizer.rules_of_question(&store, rules, &query, self.now())?;
         let query = self.authorizer.authorize_query(&rules, query)?;
-        let mut answered = store.answer(&query);
+        let mut answered = self.published.answer(&store, &query);
         self.unseal(&mut answered.answer)?;
         let filtered = answered.filtered && !credential.is_anonymous();
         let mut index = answered.index;

@@ -239,7 +239,7 @@ impl Servers {
         let known = self.known.lock();
         Ok(match query {
             Query::IntentionMatch(_) => Answer::Intentions(known.intentions.clone()),
-            Query::HealthService(asked) => Answer::CheckServiceNodes(known.healthy(asked.service.as_str())),
+            Query::HealthService(asked) => Answer::CheckServiceNodes(known.healthy(asked.service.as_str()).into()),
             Query::NodeServices(node) => Answer::NodeServices(known.nodes.get(node.as_str()).cloned()),
             Query::HealthNode(node) => Answer::Checks(
                 known

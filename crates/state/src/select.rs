@@ -58,7 +58,7 @@ impl Store {
         match &mut answer {
             Answer::Nodes(found) => retain(found, text, rows::node),
             Answer::ServiceNodes(found) => retain(found, text, rows::service_node),
-            Answer::CheckServiceNodes(found) => retain(found, text, rows::check_service_node),
+            Answer::CheckServiceNodes(found) => retain(found.to_mut(), text, rows::check_service_node),
             Answer::Checks(found) => retain(found, text, rows::check),
             Answer::Intentions(found) => retain(found, text, rows::intention),
             Answer::NodeServices(Some(found)) if !text.is_empty() => match Expression::compile(text, rows::service) {
@@ -77,7 +77,7 @@ impl Store {
         match answer {
             Answer::Nodes(found) => self.sort_near(near, found, |row| Some(&row.name)),
             Answer::ServiceNodes(found) => self.sort_near(near, found, |row| Some(&row.node.name)),
-            Answer::CheckServiceNodes(found) => self.sort_near(near, found, |row| Some(&row.node.name)),
+            Answer::CheckServiceNodes(found) => self.sort_near(near, found.to_mut(), |row| Some(&row.node.name)),
             Answer::Checks(found) => self.sort_near(near, found, |row| row.node.as_ref()),
             _ => {}
         }

@@ -40,7 +40,7 @@ use lictor_types::token::JoinToken;
 use lictor_types::{
     Action, Answer, Block, CaRoot, CaRoots, CheckServiceNode, CheckStatus, Command, Consistency, Credential, Envelope,
     Freshness, HealthCheck, Index, Intention, KvEntry, KvVerb, LeafCertificate, Member, MemberStatus, Node,
-    NodeService, Operation, Outcome, Query, Read, Refusal, Registration, Report, Requirement, Resource,
+    NodeService, Operation, Outcome, Query, Read, Refusal, Registration, Report, Requirement, Resource, Rows,
     ServiceIntentions, ServiceNode, SourceIntention, Timestamp, Token, encoding,
 };
 use minicbor::{Decode, Encode};
@@ -321,11 +321,11 @@ fn every_query_and_answer_keeps_its_bytes() {
         ("node-services", Answer::NodeServices(Some(NodeServices { node: node(), services }))),
         (
             "check-service-nodes",
-            Answer::CheckServiceNodes(vec![CheckServiceNode {
+            Answer::CheckServiceNodes(Rows::from(vec![CheckServiceNode {
                 node: node(),
                 service: service(),
                 checks: vec![health_check()],
-            }]),
+            }])),
         ),
         ("checks", Answer::Checks(vec![health_check()])),
         (

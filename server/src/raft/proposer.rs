@@ -15,7 +15,7 @@ use super::types::{Proposals, Types};
 use super::{Leader, ProposeError, batch};
 
 /// So many entries may be on their way at once: while they are, what comes waits and makes the next ones larger.
-const ENTRIES_IN_FLIGHT: usize = 16;
+const ENTRIES_IN_FLIGHT: usize = 3;
 
 /// Between two attempts of a new leader whose quorum has not answered yet.
 const LEASE_PAUSE: Duration = Duration::from_millis(10);

@@ -176,7 +176,7 @@ async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sections, Refu
             let tags = tag.into_iter().collect();
             let query = ServiceQuery { tags, connect, ..ServiceQuery::all(service.clone()) };
             match ask(agent, Query::HealthService(query)).await? {
-                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows, &*agent.rng)),
+                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows.to_vec(), &*agent.rng)),
                 _ => Err(unexpected()),
             }
         }
@@ -205,7 +205,7 @@ async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
         return Err(unexpected());
     };
     let mut servers: Vec<_> = rows
-        .into_iter()
+        .iter()
         .filter_map(|row| Some((row.node.name.as_str().to_owned(), row.node.address.parse().ok()?)))
         .collect();
     for last in (1..servers.len()).rev() {

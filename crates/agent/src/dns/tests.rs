@@ -66,7 +66,7 @@ impl Door {
     }
 
     fn of_instances(rows: Vec<CheckServiceNode>) -> Self {
-        Self::with(Answer::CheckServiceNodes(rows))
+        Self::with(Answer::CheckServiceNodes(rows.into()))
     }
 
     async fn send(&self, request: &Message, transport: Transport) -> Message {
