@@ -158,7 +158,8 @@ impl Rules {
                 | Resource::Operator
                 | Resource::Session
                 | Resource::Event
-                | Resource::Query,
+                | Resource::Query
+                | Resource::Mesh,
                 _,
             ) => false,
         }
@@ -455,6 +456,7 @@ mod tests {
                     ..lictor_types::HealthCheck::new("c".parse().unwrap(), "c", lictor_types::CheckStatus::Passing, "")
                 }],
                 skip_node_update: true,
+                locality: None,
             }))
         };
         let with_service = |name: &str| {

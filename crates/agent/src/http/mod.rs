@@ -19,6 +19,8 @@ mod caller;
 mod catalog;
 mod choice;
 mod config_entries;
+#[cfg(test)]
+mod config_tests;
 mod connect;
 mod coordinate;
 mod decode;
@@ -26,6 +28,7 @@ mod decode;
 pub(crate) mod double;
 mod event;
 mod failure;
+mod gateways;
 mod health;
 mod json;
 mod kv;
