@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use lictor_types::command::{BoundedRegistration, Effect};
+use lictor_types::config_entry::ConfigKind;
 use lictor_types::session::SessionDestroy;
 use lictor_types::token::ANONYMOUS_ACCESSOR;
 use lictor_types::{Access, Command, Query, Refusal, Requirement, Resource, Timestamp, Token, Transaction};
@@ -150,7 +151,8 @@ impl Rules {
             (Resource::Intention, Access::Read) => {
                 services.contains(name) || (name == lictor_types::intention::WILDCARD && !services.is_empty())
             }
-            (Resource::Intention, Access::Write)
+            (Resource::Mesh, Access::Read) => name == ConfigKind::JwtProvider.as_str() && !services.is_empty(),
+            (Resource::Intention | Resource::Mesh, Access::Write)
             | (
                 Resource::Acl
                 | Resource::Key
@@ -158,8 +160,7 @@ impl Rules {
                 | Resource::Operator
                 | Resource::Session
                 | Resource::Event
-                | Resource::Query
-                | Resource::Mesh,
+                | Resource::Query,
                 _,
             ) => false,
         }

@@ -40,8 +40,9 @@ fn need_to_read(kind: ConfigKind, name: &str) -> Option<Requirement> {
         | Kind::HttpRoute
         | Kind::TcpRoute
         | Kind::InlineCertificate
-        | Kind::FileSystemCertificate
-        | Kind::JwtProvider => Some(Requirement::read(Resource::Mesh, "")),
+        | Kind::FileSystemCertificate => Some(Requirement::read(Resource::Mesh, "")),
+        // Proxies need them, so these may be read by whoever may write some service too.
+        Kind::JwtProvider => Some(Requirement::read(Resource::Mesh, kind.as_str())),
     }
 }
 
