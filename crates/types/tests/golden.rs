@@ -8,6 +8,8 @@
 
 #[path = "golden/archive.rs"]
 mod archive;
+#[path = "golden/config_entries.rs"]
+mod config_entries;
 #[path = "golden/locks.rs"]
 mod locks;
 #[path = "golden/logins.rs"]
@@ -78,6 +80,7 @@ fn node() -> Node {
         meta: pairs(),
         create_index: Index(3),
         modify_index: Index(9),
+        locality: None,
     }
 }
 
@@ -160,6 +163,7 @@ fn registration() -> Registration {
         check: Some(health_check()),
         checks: vec![health_check()],
         skip_node_update: true,
+        locality: None,
     }
 }
 

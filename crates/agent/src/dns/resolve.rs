@@ -326,6 +326,24 @@ pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sec
                 _ => Err(unexpected()),
             }
         }
+        Some(Wanted::Virtual(name)) => {
+            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
+            match ask(agent, Query::VirtualAddress(service)).await? {
+                Answer::VirtualAddress(Some(row)) if matches!(subject.kind, RecordType::A | RecordType::ANY) => {
+                    Ok(subject.address(row.address().into()))
+                }
+                Answer::VirtualAddress(_) => Ok(subject.no_data()),
+                _ => Err(unexpected()),
+            }
+        }
+        Some(Wanted::Ingress(name)) => {
+            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
+            let query = ServiceQuery::all(service.clone());
+            match ask(agent, Query::HealthIngress(query)).await? {
+                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows, &*agent.rng)),
+                _ => Err(unexpected()),
+            }
+        }
         Some(Wanted::Query(name)) => query(agent, subject, name).await,
     }
 }
