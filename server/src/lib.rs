@@ -17,7 +17,9 @@ pub mod bootstrap;
 pub mod core;
 mod damage;
 pub mod datacenter;
+pub mod equality;
 mod events;
+mod expiry;
 pub mod figures;
 pub mod leader;
 pub mod login;
@@ -33,5 +35,6 @@ pub mod replica;
 pub mod rpc;
 mod signatures;
 mod standing;
+mod watchdog;
 
 pub use boot::{RunningAgent, Server, StartError, run_agent};

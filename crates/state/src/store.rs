@@ -161,6 +161,7 @@ impl Store {
             Command::AutopilotSet(it) => Ok(self.cluster.set_autopilot(commit, indexes, it)),
             Command::PreparedQuerySet(it) => self.set_prepared_query(commit, it),
             Command::PreparedQueryDelete(it) => self.prepared_queries.delete(commit, indexes, it),
+            Command::StateCompare => Ok(Effect::Applied),
         }
     }
 

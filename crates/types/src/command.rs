@@ -131,6 +131,10 @@ pub enum Command {
     /// Removes a prepared query.
     #[n(41)]
     PreparedQueryDelete(#[n(0)] PreparedQueryDelete),
+    /// Changes nothing but the index: every server looks at its state at this place of the log, so that they can be
+    /// compared.
+    #[n(90)]
+    StateCompare,
 }
 
 impl std::fmt::Debug for AuthorityRecord {

@@ -8,6 +8,8 @@
 
 #[path = "golden/archive.rs"]
 mod archive;
+#[path = "golden/equality.rs"]
+mod equality;
 #[path = "golden/locks.rs"]
 mod locks;
 #[path = "golden/logins.rs"]
