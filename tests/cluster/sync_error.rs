@@ -112,10 +112,8 @@ async fn a_sync_that_fails_ends_the_server_and_costs_no_acknowledged_write() {
 
     disk.break_promise();
     let ending = std::cell::RefCell::new(&mut cluster.servers[victim]);
-    let status = eventually("it ends by itself", LIMIT, || async {
-        ending.borrow_mut().ended().ok_or_else(|| ending.borrow().log_tail())
-    })
-    .await;
+    let ended = || async { ending.borrow_mut().ended().ok_or("it runs") };
+    let status = eventually("it ends by itself", LIMIT, ended).await;
     assert!(!status.success(), "an end that is no success, so that it is seen and started again: {status}");
     let log = cluster.servers[victim].log();
     assert!(log.contains("the log failed") && log.contains("sync"), "{}", cluster.servers[victim].log_tail());

@@ -43,7 +43,7 @@ impl Locker {
     }
 
     async fn one(&mut self) -> bool {
-        let lock = format!("{}lock/{}", self.work.prefix, self.rng.below(LOCKS));
+        let lock = format!("locks/{}{}", self.work.prefix, self.rng.below(LOCKS));
         let Some(session) = self.session(&lock).await else { return false };
         match self.rng.below(100) {
             0..35 => self.change(&lock, "acquire", LockInput::Acquire(session.clone()), &session).await,
@@ -119,7 +119,7 @@ impl Locker {
     pub(crate) async fn all(&self) -> bool {
         let mut well = true;
         for lock in 0..LOCKS {
-            well &= self.holder(&format!("{}lock/{lock}", self.work.prefix), &[("consistent", "")]).await;
+            well &= self.holder(&format!("locks/{}{lock}", self.work.prefix), &[("consistent", "")]).await;
         }
         well
     }

@@ -140,8 +140,12 @@ impl Pair {
 
     /// What was committed stays.
     fn truncate(&mut self) {
+        if self.positions.is_empty() {
+            return;
+        }
+        // The first entry stays: the other log wants to know the position of the one before.
         let end = self.last() + 1;
-        let least = end.min(self.committed.max(self.purged.1) + 1);
+        let least = end.min(self.committed.max(self.purged.1).max(1) + 1);
         let from = least + self.rng.below(end + 1 - least);
         self.positions.retain(|it| it.1 < from);
         // A leader of a later term overwrites.
