@@ -37,6 +37,8 @@ pub struct Agent {
     /// Its address.
     pub address: String,
     arguments: Vec<String>,
+    /// The program that runs ours, with its arguments; none as a rule.
+    runner: Vec<String>,
     state: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -52,17 +54,31 @@ impl Agent {
             name: name.into(),
             address,
             arguments: all,
+            runner: Vec::new(),
             state: directory.join("state"),
             log: directory.join(format!("{name}.log")),
             child: None,
         }
     }
 
+    /// Has another program run it, for example one that counts.
+    pub fn run_by(&mut self, runner: &[&str]) {
+        self.runner = runner.iter().map(|it| (*it).to_owned()).collect();
+    }
+
     /// Starts the process; its data directory is as the last one left it.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let child = Command::new(lictor())
+        let mut command = match self.runner.split_first() {
+            None => Command::new(lictor()),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(lictor());
+                command
+            }
+        };
+        let child = command
             .args(&self.arguments)
             .env("XDG_STATE_HOME", &self.state)
             .stdin(Stdio::null())

@@ -46,6 +46,11 @@ pub(crate) const LEVELS: &[Level] = &[
         about: "real processes killed, stopped and cut off, every history judged for linearizability",
         run: histories,
     },
+    Level {
+        name: "instructions",
+        about: "what a write, a read and a DNS answer cost, counted by callgrind",
+        run: instructions,
+    },
     Level { name: "mesh", about: "`lictor dev`: two services, two sidecars, allow and deny", run: mesh },
     Level {
         name: "gossip",
@@ -134,6 +139,11 @@ fn cluster(context: &Context) -> Result<Outcome> {
 
 fn histories(context: &Context) -> Result<Outcome> {
     whole_system_with(context, "histories", &[("LICTOR_HISTORIES", context.histories.to_string())])
+}
+
+fn instructions(context: &Context) -> Result<Outcome> {
+    tools::debian(&["valgrind"], &["valgrind"])?;
+    whole_system(context, "instructions")
 }
 
 fn mesh(context: &Context) -> Result<Outcome> {
