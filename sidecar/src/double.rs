@@ -241,7 +241,7 @@ impl Servers {
         let known = self.known.lock();
         Ok(match query {
             Query::IntentionMatch(_) => Answer::Intentions(known.intentions.clone()),
-            Query::HealthService(asked) => Answer::CheckServiceNodes(known.healthy(asked.service.as_str())),
+            Query::HealthService(asked) => Answer::CheckServiceNodes(known.healthy(asked.service.as_str()).into()),
             Query::NodeServices(node) => Answer::NodeServices(known.nodes.get(node.as_str()).cloned()),
             Query::HealthNode(node) => Answer::Checks(
                 known
@@ -342,7 +342,7 @@ impl Datacenter for Servers {
                     }
                     self.sign(&spiffe_id(asked.service.as_str()), &asked.csr).map(Report::Leaf)
                 }
-                Operation::Keepalive(_) => Ok(Report::Servers(Vec::new())),
+                Operation::Keepalive(_) => Ok(Report::Servers(Vec::new(), None)),
                 _ => Ok(Report::Done),
             }
         })

@@ -133,6 +133,15 @@ impl Rules {
         }
     }
 
+    /// Whether no instance of any service, and no node, is hidden from the asker.
+    pub(crate) fn reads_every_instance(&self) -> bool {
+        match &self.grant {
+            Grant::Everything => true,
+            // As `permits` has it: who serves anything may read all that serve.
+            Grant::Identities { services, default_allow, .. } => *default_allow || !services.is_empty(),
+        }
+    }
+
     pub(crate) fn permits(&self, resource: Resource, name: &str, access: Access) -> bool {
         let Grant::Identities { services, nodes, default_allow } = &self.grant else { return true };
         if *default_allow && resource != Resource::Acl {

@@ -15,6 +15,7 @@
 
 pub mod access;
 mod answer;
+mod answers;
 mod authorize;
 mod catalog;
 mod central;

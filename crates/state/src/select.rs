@@ -62,7 +62,7 @@ impl Store {
         match &mut answer {
             Answer::Nodes(found) => retain(found, text, rows::node),
             Answer::ServiceNodes(found) => retain(found, text, rows::service_node),
-            Answer::CheckServiceNodes(found) => retain(found, text, rows::check_service_node),
+            Answer::CheckServiceNodes(found) => retain(found.to_mut(), text, rows::check_service_node),
             Answer::Checks(found) => retain(found, text, rows::check),
             Answer::Intentions(found) => retain(found, text, rows::intention),
             Answer::NodeServices(Some(found)) if !text.is_empty() => match Expression::compile(text, rows::service) {
@@ -86,7 +86,7 @@ impl Store {
         };
         let indexes = match answer {
             Answer::ServiceNodes(found) => found.iter_mut().map(|row| complete(&mut row.service)).max(),
-            Answer::CheckServiceNodes(found) => found.iter_mut().map(|row| complete(&mut row.service)).max(),
+            Answer::CheckServiceNodes(found) => found.to_mut().iter_mut().map(|row| complete(&mut row.service)).max(),
             Answer::NodeServices(Some(found)) => found.services.values_mut().map(complete).max(),
             _ => None,
         };
@@ -97,7 +97,7 @@ impl Store {
         match answer {
             Answer::Nodes(found) => self.sort_near(near, found, |row| Some(&row.name)),
             Answer::ServiceNodes(found) => self.sort_near(near, found, |row| Some(&row.node.name)),
-            Answer::CheckServiceNodes(found) => self.sort_near(near, found, |row| Some(&row.node.name)),
+            Answer::CheckServiceNodes(found) => self.sort_near(near, found.to_mut(), |row| Some(&row.node.name)),
             Answer::Checks(found) => self.sort_near(near, found, |row| row.node.as_ref()),
             _ => {}
         }

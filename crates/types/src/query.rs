@@ -10,7 +10,7 @@ use crate::config_entry::{ConfigEntry, ConfigEntryKey, ConfigKind};
 use crate::gateway::{GatewayService, VirtualAddress};
 use crate::prepared_query::{PreparedQuery, PreparedQueryExecute, PreparedQueryFound};
 use crate::{
-    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeCoordinate, NodeName, Selection,
+    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeCoordinate, NodeName, Rows, Selection,
     ServiceIntentions, ServiceName, ServiceNode, Session,
     service::{NodeService, NodeServices},
     transaction::{TransactionOperation, TransactionOutcome},
@@ -145,7 +145,7 @@ pub struct KeysQuery {
 }
 
 /// The instances of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(map)]
 pub struct ServiceQuery {
     /// The service.
@@ -255,7 +255,7 @@ pub enum Answer {
     NodeServices(#[n(0)] Option<NodeServices>),
     /// To `HealthService`.
     #[n(7)]
-    CheckServiceNodes(#[n(0)] Vec<CheckServiceNode>),
+    CheckServiceNodes(#[n(0)] Rows<CheckServiceNode>),
     /// To `HealthNode`, `HealthChecks`, `HealthState`.
     #[n(8)]
     Checks(#[n(0)] Vec<HealthCheck>),

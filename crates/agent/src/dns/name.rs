@@ -32,6 +32,24 @@ pub(super) struct WantedService {
     pub(super) connect: bool,
 }
 
+/// The address that a name of the reverse tree stands for.
+pub(super) fn pointer(name: &Name) -> Option<IpAddr> {
+    let labels: Vec<String> = name.iter().map(label).collect::<Option<_>>()?;
+    let words: Vec<&str> = labels.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [parts @ .., "in-addr", "arpa"] if parts.len() == 4 => {
+            let number = |at: usize| parts[at].parse::<u8>().ok();
+            Some([number(3)?, number(2)?, number(1)?, number(0)?].into())
+        }
+        [nibbles @ .., "ip6", "arpa"] if nibbles.len() == 32 => {
+            let hex: String = nibbles.iter().rev().copied().collect();
+            let one_each = nibbles.iter().all(|nibble| nibble.len() == 1);
+            one_each.then(|| u128::from_str_radix(&hex, 16).ok()).flatten().map(|bits| IpAddr::V6(bits.into()))
+        }
+        _ => None,
+    }
+}
+
 /// A name within our domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
@@ -190,6 +208,17 @@ mod tests {
         assert_eq!(parse("_web._tcp.consul.", RecordType::SRV).wanted, named("web", None, false));
         assert_eq!(parse("_web._v2.dc1.consul.", RecordType::SRV).wanted, named("web", Some("v2"), false));
         assert_eq!(parse("_web._tcp.consul.", RecordType::A).wanted, None);
+    }
+
+    #[test]
+    fn a_name_of_the_reverse_tree_is_an_address() {
+        let read = |name: &str| pointer(&Name::from_ascii(name).unwrap());
+        assert_eq!(read("4.3.2.10.in-addr.arpa."), Some("10.2.3.4".parse().unwrap()));
+        let six = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.B.D.0.1.0.0.2.ip6.arpa.";
+        assert_eq!(read(six), Some("2001:db8::1".parse().unwrap()));
+        for name in ["3.2.10.in-addr.arpa.", "4.3.2.256.in-addr.arpa.", "1.ip6.arpa.", "arpa.", "web.service.consul."] {
+            assert_eq!(read(name), None, "{name}");
+        }
     }
 
     #[test]

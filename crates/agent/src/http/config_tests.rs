@@ -76,7 +76,7 @@ async fn entries_are_read_listed_and_removed() {
 
 #[tokio::test]
 async fn rows_are_completed_where_that_is_asked_for() {
-    let door = Tested::answering(at(1, Answer::CheckServiceNodes(Vec::new())));
+    let door = Tested::answering(at(1, Answer::CheckServiceNodes(Vec::new().into())));
     door.get("/v1/health/service/web?merge-central-config").await;
     door.get("/v1/health/service/web?merge-central-config=false").await;
     let asked = door.double.asked.lock();

@@ -13,6 +13,8 @@ mod agent_checks;
 mod agent_health;
 mod agent_membership;
 mod agent_services;
+mod agent_tokens;
+mod authorize;
 mod body;
 mod ca_configuration;
 mod caller;
@@ -43,6 +45,7 @@ mod prepared_query;
 mod read_record;
 mod routes;
 mod serve;
+mod serve_unix;
 mod session;
 mod snapshot;
 mod status;
@@ -57,6 +60,7 @@ use std::sync::Arc;
 
 pub use routes::router;
 pub use serve::{HttpListener, serve};
+pub use serve_unix::{UnixHttpListener, serve_unix};
 
 use crate::agent::Agent;
 
