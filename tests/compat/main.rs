@@ -7,7 +7,6 @@ mod consul;
 mod http;
 mod locks_script;
 mod script;
-mod script_config;
 mod script_queries;
 mod selections;
 
