@@ -19,7 +19,7 @@ struct Member {
 }
 
 async fn start(name: &str, home: &Path, change: impl FnOnce(&mut Settings)) -> Member {
-    let any = "127.0.0.1:0".parse().unwrap();
+    let any = "127.0.0.1:0".parse().expect("an address");
     let mut config = Config::new(name, any);
     config.timing = Timing { broadcast_timeout: Duration::from_secs(1), ..Timing::local() };
     let mut settings = Settings {
@@ -35,7 +35,7 @@ async fn start(name: &str, home: &Path, change: impl FnOnce(&mut Settings)) -> M
     };
     change(&mut settings);
     let tasks = Tasks::new();
-    let gossip = Gossip::start(settings, &tasks).await.unwrap();
+    let gossip = Gossip::start(settings, &tasks).await.expect("it starts");
     Member { events: gossip.events(), gossip, tasks }
 }
 
@@ -43,7 +43,7 @@ impl Member {
     async fn hears(&mut self, wanted: impl Fn(&Event) -> bool) {
         let heard = async {
             loop {
-                if wanted(&self.events.recv().await.unwrap()) {
+                if wanted(&self.events.recv().await.expect("the member runs")) {
                     return;
                 }
             }
@@ -53,7 +53,7 @@ impl Member {
 
     async fn status(&self, name: &str) -> Option<Status> {
         let name = name.to_owned();
-        self.gossip.with_core(move |core, _| core.member(&name).map(|it| it.status)).await.unwrap()
+        self.gossip.with_core(move |core, _| core.member(&name).map(|it| it.status)).await.expect("the member runs")
     }
 
     async fn stop(self) {
