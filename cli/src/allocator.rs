@@ -10,4 +10,5 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// its own; freed pages go back to the system after a second; no thread beside ours. Read by jemalloc before `main`.
 #[allow(unsafe_code, reason = "the name is how jemalloc finds its settings; it is read, never written")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub(crate) static SETTINGS: &[u8; 79] = b"narenas:2,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0,abort_conf:true\0";
+pub(crate) static SETTINGS: &[u8; 79] =
+    b"narenas:2,tcache_max:4096,dirty_decay_ms:1000,muzzy_decay_ms:0,abort_conf:true\0";

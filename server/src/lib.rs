@@ -12,12 +12,15 @@
 //! - A server certificate is needed to speak raft; a mesh certificate never is one.
 
 pub mod archive;
+mod batches;
 pub mod boot;
 pub mod bootstrap;
 pub mod core;
 mod damage;
 pub mod datacenter;
+pub mod equality;
 mod events;
+mod expiry;
 pub mod figures;
 pub mod leader;
 pub mod login;
@@ -28,10 +31,12 @@ mod prepared_query;
 pub mod raft;
 mod raft_operations;
 pub mod recover;
+mod relay;
 mod renewal;
 pub mod replica;
 pub mod rpc;
 mod signatures;
 mod standing;
+mod watchdog;
 
 pub use boot::{RunningAgent, Server, StartError, run_agent};

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use lictor_types::command::{BoundedRegistration, Effect};
+use lictor_types::config_entry::ConfigKind;
 use lictor_types::session::SessionDestroy;
 use lictor_types::token::ANONYMOUS_ACCESSOR;
 use lictor_types::{Access, Command, Query, Refusal, Requirement, Resource, Timestamp, Token, Transaction};
@@ -65,6 +66,8 @@ pub enum Duty {
     ExpireSessions,
     /// Replace the state by a snapshot that was verified.
     Restore,
+    /// Have the servers compare their states.
+    Compare,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +162,8 @@ impl Rules {
             (Resource::Intention, Access::Read) => {
                 services.contains(name) || (name == lictor_types::intention::WILDCARD && !services.is_empty())
             }
-            (Resource::Intention, Access::Write)
+            (Resource::Mesh, Access::Read) => name == ConfigKind::JwtProvider.as_str() && !services.is_empty(),
+            (Resource::Intention | Resource::Mesh, Access::Write)
             | (
                 Resource::Acl
                 | Resource::Key
@@ -464,6 +468,7 @@ mod tests {
                     ..lictor_types::HealthCheck::new("c".parse().unwrap(), "c", lictor_types::CheckStatus::Passing, "")
                 }],
                 skip_node_update: true,
+                locality: None,
             }))
         };
         let with_service = |name: &str| {

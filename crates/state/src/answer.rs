@@ -75,6 +75,16 @@ impl Store {
             | Query::PreparedQueries
             | Query::PreparedQueryExplain(_)
             | Query::PreparedQueryExecute(_) => self.prepared_queries(filter, query),
+            Query::ConfigEntry(key) => self.config_entry(key),
+            Query::ConfigEntries(kind) => self.all_config_entries(filter, *kind),
+            Query::GatewayServices(gateway) => self.gateway_services(filter, gateway),
+            Query::HealthIngress(it) => self.health_ingress(filter, it),
+            Query::VirtualAddress(service) => self.virtual_address(service),
+            Query::Completed(service) => {
+                let mut completed = service.clone();
+                self.complete(&mut completed);
+                (self.central_index(service), Answer::Completed(completed))
+            }
             Query::Coordinates => self.all_coordinates(filter),
             Query::CoordinatesOf(name) => self.coordinates_of(filter, name),
             Query::KvGet(key) => self.kv_get(key),

@@ -9,6 +9,8 @@ use std::io;
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, ServiceClaim};
+use lictor_types::config_entry::ConfigEntry;
+use lictor_types::gateway::VirtualAddress;
 use lictor_types::prepared_query::PreparedQuery;
 use lictor_types::token::JoinToken;
 use lictor_types::{
@@ -27,6 +29,9 @@ use crate::tables::nodes::node_key;
 
 /// The form that is written. A later one is refused: it may mean other things by the same numbers.
 const VERSION: u32 = 1;
+
+/// Bytes that go into the checksum of a state at once.
+const HASHED_AT_ONCE: usize = 64 * 1024;
 
 /// The numbers of the sections: append, never reuse.
 mod section {
@@ -57,8 +62,12 @@ mod section {
     pub(super) const AUTOPILOT: u32 = 50;
     pub(super) const COORDINATES: u32 = 30;
     pub(super) const PREPARED_QUERIES: u32 = 40;
+    pub(super) const CONFIG_ENTRIES: u32 = 80;
+    pub(super) const VIRTUAL_ADDRESSES: u32 = 81;
+    pub(super) const VIRTUAL_FREE: u32 = 82;
+    pub(super) const VIRTUAL_HIGHEST: u32 = 83;
     /// How many there are.
-    pub(super) const COUNT: u64 = 27;
+    pub(super) const COUNT: u64 = 31;
 }
 
 /// Bytes that are not a snapshot that this release can read.
@@ -87,9 +96,15 @@ impl Store {
         }
     }
 
-    /// A checksum of the whole state, to compare servers by.
+    /// A checksum of the whole state, to compare servers by: that of its snapshot, which is never in memory as bytes.
     pub fn hash(&self) -> u32 {
-        crc32c::crc32c(&self.snapshot())
+        let mut sum = Sum(0);
+        let mut to = io::BufWriter::with_capacity(HASHED_AT_ONCE, &mut sum);
+        if let Err(error) = self.write_snapshot(&mut to).and_then(|()| io::Write::flush(&mut to)) {
+            unreachable!("a checksum takes every write: {error}");
+        }
+        drop(to);
+        sum.0
     }
 
     /// The state that a snapshot was taken of.
@@ -163,7 +178,12 @@ impl Store {
         to.u32(section::STAGED)?.encode(self.staged.as_deref())?;
         to.u32(section::AUTOPILOT)?.encode(self.autopilot())?;
         rows(to, section::COORDINATES, self.coordinates.rows())?;
-        rows(to, section::PREPARED_QUERIES, self.prepared_queries.rows())
+        rows(to, section::PREPARED_QUERIES, self.prepared_queries.rows())?;
+        rows(to, section::CONFIG_ENTRIES, self.config_entries.rows())?;
+        rows(to, section::VIRTUAL_ADDRESSES, self.virtual_addresses.rows())?;
+        rows(to, section::VIRTUAL_FREE, self.virtual_addresses.free())?;
+        to.u32(section::VIRTUAL_HIGHEST)?.u32(self.virtual_addresses.highest())?;
+        Ok(())
     }
 
     fn read_section(&mut self, section: u32, from: &mut Decoder<'_>) -> Result<(), SnapshotError> {
@@ -223,6 +243,12 @@ impl Store {
             section::STAGED => self.staged = from.decode::<Option<Staged>>()?.map(Into::into),
             section::COORDINATES => each(from, |row: NodeCoordinate| self.coordinates.insert(row))?,
             section::PREPARED_QUERIES => each(from, |query: PreparedQuery| self.prepared_queries.insert(query))?,
+            section::CONFIG_ENTRIES => each(from, |entry: ConfigEntry| self.config_entries.insert(entry))?,
+            section::VIRTUAL_ADDRESSES => each(from, |row: VirtualAddress| {
+                self.virtual_addresses.insert(Key::from(row.service.to_ascii_lowercase()), row);
+            })?,
+            section::VIRTUAL_FREE => each(from, |place: u32| self.virtual_addresses.restore_free(place))?,
+            section::VIRTUAL_HIGHEST => self.virtual_addresses.restore_highest(from.u32()?),
             _ => from.skip()?,
         }
         Ok(())
@@ -254,12 +280,30 @@ pub fn section_name(section: u32) -> Option<&'static str> {
         section::REPLIES => "Reply",
         section::FLOOR => "Floor",
         section::STAGED => "Staged",
+        section::CONFIG_ENTRIES => "ConfigEntry",
+        section::VIRTUAL_ADDRESSES => "ServiceVirtualIP",
+        section::VIRTUAL_FREE => "FreeVirtualIP",
+        section::VIRTUAL_HIGHEST => "HighestVirtualIP",
         _ => return None,
     })
 }
 
 fn malformed(reason: &'static str) -> SnapshotError {
     SnapshotError::Malformed(minicbor::decode::Error::message(reason))
+}
+
+/// Takes bytes and keeps their checksum.
+struct Sum(u32);
+
+impl io::Write for Sum {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = crc32c::crc32c_append(self.0, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes one section.
@@ -295,6 +339,19 @@ mod tests {
         let command = KvCommand { verb: KvVerb::Set, key: "a".into(), value: b"1".to_vec(), flags: 0 };
         store.apply(&Envelope { request_id: [1; 16], leader_time: Timestamp(5), command: Command::Kv(command) });
         store
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_bytes_and_another_state_has_another() {
+        let mut store = store();
+        let before = store.hash();
+        assert_eq!(before, crc32c::crc32c(&store.snapshot()));
+        // A repeated request takes no index but moves the leader's time: that is another state.
+        let index = store.index();
+        let command = KvCommand { verb: KvVerb::Set, key: "a".into(), value: b"1".to_vec(), flags: 0 };
+        store.apply(&Envelope { request_id: [1; 16], leader_time: Timestamp(6), command: Command::Kv(command) });
+        assert_eq!(store.index(), index);
+        assert_ne!(store.hash(), before);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
@@ -72,6 +73,21 @@ pub enum RequestBody {
     /// Neither.
     #[n(2)]
     Operate(#[n(0)] Operation),
+    /// From another server: what its clients ask to change, each the binary form of a [`RelayedWrite`].
+    #[n(3)]
+    Relay(#[n(0)] Vec<ByteVec>),
+}
+
+/// A write that a server passes on, judged by the credential in it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RelayedWrite {
+    /// Who asks.
+    #[n(0)]
+    pub credential: Credential,
+    /// To change what.
+    #[n(1)]
+    pub write: WriteRequest,
 }
 
 /// Change the state, once.
@@ -113,6 +129,9 @@ pub enum Response {
     /// It was not served.
     #[n(3)]
     Refused(#[n(0)] Refusal),
+    /// To writes that were passed on: what came of each, in their order.
+    #[n(4)]
+    Relayed(#[n(0)] Vec<Result<Outcome, Refusal>>),
 }
 
 impl Response {
@@ -120,6 +139,7 @@ impl Response {
     pub fn unexpected(&self) -> Refusal {
         let what = match self {
             Self::Written(_) => "the outcome of a write",
+            Self::Relayed(_) => "the outcomes of writes",
             Self::Read(_) => "an answer",
             Self::Report(_) => "a report",
             Self::Refused(_) => "a refusal",
@@ -230,6 +250,9 @@ pub enum Operation {
     /// Count a member that has failed as left.
     #[n(42)]
     ForceLeave(#[n(0)] ForceLeave),
+    /// The hash of the asked server's state at an index, with the one of the asking leader.
+    #[n(90)]
+    CompareState(#[n(0)] StateHash),
 }
 
 impl Operation {
@@ -237,9 +260,28 @@ impl Operation {
     pub fn wait(&self) -> Duration {
         match self {
             Self::FollowEvents(it) => Duration::from_millis(it.wait_millis),
+            Self::CompareState(it) => Duration::from_millis(it.wait_millis),
             _ => Duration::ZERO,
         }
     }
+}
+
+/// What a leader's state is at an index, said to a server that is asked for its own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StateHash {
+    /// The index of the state.
+    #[n(0)]
+    pub index: Index,
+    /// The leader's hash of it.
+    #[n(1)]
+    pub hash: u32,
+    /// The name of the leader.
+    #[n(2)]
+    pub leader: String,
+    /// So long the asked server may take until it has its own.
+    #[n(3)]
+    pub wait_millis: u64,
 }
 
 /// Count a member that has failed as left.
@@ -322,7 +364,7 @@ pub enum Report {
     ReadIndex(#[n(0)] u64),
     /// To `Keepalive`: the servers there are, so that a client knows them all.
     #[n(7)]
-    Servers(#[n(0)] Vec<ServerAddress>),
+    Servers(#[n(0)] Vec<ServerAddress>, #[n(1)] Option<u32>),
     /// To `Authorize`: in the same order, the refusal of what the asker may not.
     #[n(8)]
     Authorized(#[n(0)] Vec<Option<Refusal>>),
@@ -356,6 +398,9 @@ pub enum Report {
     /// To `FollowEvents`.
     #[n(40)]
     Events(#[n(0)] EventBatch),
+    /// To `CompareState`: the hash; none when the server was at that index and has not kept it, or was not in time.
+    #[n(90)]
+    StateHash(#[n(0)] Option<u32>),
 }
 
 /// Who leads, and who votes.

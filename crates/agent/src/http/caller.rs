@@ -134,11 +134,19 @@ impl Order {
 
     /// Changes the state; whether it took effect.
     pub(super) async fn write(&self, command: Command) -> Result<bool, Failure> {
-        match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
-            Effect::Applied => Ok(true),
+        match self.effect(command).await? {
+            Effect::Applied | Effect::Unassigned(_) => Ok(true),
             Effect::NotApplied => Ok(false),
             Effect::Transaction(outcome) => Ok(outcome.errors.is_empty()),
             Effect::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Changes the state; what that did, a refusal excepted.
+    pub(super) async fn effect(&self, command: Command) -> Result<Effect, Failure> {
+        match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
+            Effect::Refused(refusal) => Err(refusal.into()),
+            effect => Ok(effect),
         }
     }
 
@@ -147,7 +155,7 @@ impl Order {
         match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
             Effect::Transaction(outcome) => Ok(*outcome),
             Effect::Refused(refusal) => Err(refusal.into()),
-            Effect::Applied | Effect::NotApplied => Err(Failure::unexpected_answer()),
+            Effect::Applied | Effect::NotApplied | Effect::Unassigned(_) => Err(Failure::unexpected_answer()),
         }
     }
 }

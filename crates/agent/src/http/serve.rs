@@ -113,7 +113,8 @@ fn refuse(stream: TcpStream) {
     }
 }
 
-async fn connection<S>(stream: S, client: IpAddr, router: Router, tasks: &Tasks)
+/// Serves one connection to its end.
+pub(super) async fn connection<S>(stream: S, client: IpAddr, router: Router, tasks: &Tasks)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
