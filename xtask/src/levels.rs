@@ -104,6 +104,7 @@ fn unit(context: &Context) -> Result<Outcome> {
     // Always the whole workspace: another selection has other features, and builds half of the dependencies again.
     let names = [
         "foreign_authority",
+        "driver",
         "golden",
         "golden_packets",
         "golden_snapshot",
