@@ -44,7 +44,7 @@ const FIXED: [Fixed; 34] = [
     ("domain", |it| it.dns.domain.clone()),
     ("alt_domain", |it| format!("{:?}", it.dns.alt_domain)),
     ("recursors", |it| format!("{:?}", it.dns.recursors)),
-    ("check_update_interval", |it| format!("{:?}", it.check_update_interval)),
+    ("check_update_interval or another setting of all checks", |it| format!("{:?}", it.check_settings)),
     ("log_json", |it| it.log.json.to_string()),
     ("performance", |it| format!("{:?}", it.performance)),
     ("limits", |it| format!("{:?}", it.limits)),
@@ -73,6 +73,7 @@ fn taken_over(old: &Config, new: Config) -> Config {
     config.acl.default_token = new.acl.default_token;
     config.acl.agent_token = new.acl.agent_token;
     config.acl.dns_token = new.acl.dns_token;
+    config.acl.registration_token = new.acl.registration_token;
     let fixed = old.dns.clone();
     config.dns = new.dns;
     config.dns.domain = fixed.domain;

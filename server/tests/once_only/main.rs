@@ -205,6 +205,7 @@ impl Write {
                 check: None,
                 checks: Vec::new(),
                 skip_node_update: false,
+                locality: None,
             })),
         }
     }
