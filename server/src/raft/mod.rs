@@ -21,7 +21,6 @@ mod log;
 mod membership;
 mod network;
 mod proposer;
-mod quiet;
 mod reads;
 mod recover;
 mod serve;
@@ -236,7 +235,7 @@ impl Consensus {
         let reads = Reads {
             own: id,
             raft: raft.clone(),
-            links: links.clone(),
+            links,
             leader: leader.clone(),
             applied: applied.clone(),
             deadline: settings.deadline,
@@ -244,7 +243,6 @@ impl Consensus {
         };
         tasks.spawn(reads.run(waiting));
         let metrics = raft.metrics();
-        tasks.spawn(quiet::keep(metrics.clone(), links, settings.lease(), settings.probe()));
         let transferring = watch::Sender::new(None);
         let consensus = Self {
             inner: Arc::new(Inner {
