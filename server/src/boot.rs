@@ -11,7 +11,7 @@ use lictor_agent::client::{self, ClientAgent, ClientDeps, ClientError, ClientIde
 use lictor_agent::config::Config;
 use lictor_agent::doors::{self, Doors};
 use lictor_agent::events::Ring;
-use lictor_agent::figures::Figures;
+use lictor_agent::figures::{self, Figures};
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::orders::Orders;
 use lictor_agent::session::Proof;
@@ -102,6 +102,13 @@ impl RunningAgent {
         match &self.mode {
             Mode::Server(server) => server.fatal(),
             Mode::Client(client) => client.fatal(),
+        }
+    }
+
+    /// Puts into force what a reload changed beside what the agent looks up each time.
+    pub fn reconfigure(&self) {
+        if let Mode::Client(client) = &self.mode {
+            client.reconfigure();
         }
     }
 
@@ -244,6 +251,7 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         tasks.spawn(files.follow("HTTPS", Arc::clone(&clock), LOOK_INTERVAL, move |chain| https_chain.set(chain)));
     }
     let listen = SocketAddr::new(config.addresses.bind, config.ports.server);
+    let own = Arc::clone(&rpc_material);
     let transport = TlsTransport::listening(listen, rpc_material, resolver.clone(), tasks).await?;
     let rpc = transport.local_address().unwrap_or(listen);
     let identity =
@@ -265,6 +273,7 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         },
     )
     .await?;
+    figures::show_certificate_end(&core.datacenter.metrics(), own, Arc::clone(&clock));
     let local =
         Local::start(LocalSettings::new(identity.clone(), &config, fs, resolver, Arc::clone(&rng), tasks.clone()))?;
     let agent = Arc::new(Agent {

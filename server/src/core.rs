@@ -101,6 +101,7 @@ impl Core {
         let (rpc, presence) = (tasks.child(), tasks.child());
         let published = Arc::new(Published::default());
         let replica = Arc::new(Replica::new(Arc::clone(&published), settings.raft.faults, &*deps.rng));
+        let figures = ServerFigures::default();
         let consensus = Consensus::start(
             settings.raft,
             raft::Dependencies {
@@ -108,6 +109,7 @@ impl Core {
                 transport: Arc::clone(&deps.transport),
                 machine: replica,
                 tasks: tasks.clone(),
+                roles: figures.roles.clone(),
             },
         )
         .await?;
@@ -138,7 +140,7 @@ impl Core {
             signatures: SignatureLimit::default(),
             probe: probe_seen,
             archives,
-            figures: ServerFigures::default(),
+            figures,
         });
         rpc.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, rpc.clone()));
         figures::show_gauges(&datacenter);

@@ -9,6 +9,7 @@ mod journal;
 mod leave;
 mod locks;
 mod membership;
+mod metrics;
 mod recovery;
 mod refusals;
 mod scaling;

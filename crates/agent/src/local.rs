@@ -13,6 +13,7 @@
 //! - Only changes travel. The catalog's rows of this node that nobody here knows are removed, except the leader's own.
 //! - One task per check, ended when the check goes; numbers of services and checks are limited.
 
+mod ask;
 mod canonical;
 mod definition;
 mod difference;
@@ -54,6 +55,7 @@ use rows::Rows;
 use runner::Running;
 use store::{KeptCheck, KeptService, Store};
 
+pub use ask::ask_url;
 pub use definition::{CheckDefinition, ConnectDefinition, ServiceDefinition};
 pub use health::ServiceHealth;
 pub(crate) use store::write_whole;

@@ -72,6 +72,7 @@ pub(crate) fn look(datacenter: &ServerDatacenter) {
         .map(|(server, _)| (server.id, is_healthy(datacenter.consensus.id(), &config, &status, server, &known)))
         .collect();
     datacenter.health.note(Timestamp::from(datacenter.clock.now()), &found);
+    datacenter.figures.heard(&status);
 }
 
 fn all(members: &Membership) -> impl Iterator<Item = (&raft::Member, bool)> {

@@ -26,8 +26,10 @@ mod decode;
 pub(crate) mod double;
 mod event;
 mod failure;
+mod guard;
 mod health;
 mod json;
+mod keyring;
 mod kv;
 mod leaf;
 mod limits;
@@ -53,13 +55,19 @@ mod usage;
 use std::sync::Arc;
 
 pub use routes::router;
-pub use serve::{HttpListener, serve};
+pub use serve::{ConnectionLimit, HttpListener, serve};
 
 use crate::agent::Agent;
 
 /// What every handler can reach.
 struct Door {
     agent: Arc<Agent>,
-    limits: limits::HttpLimits,
     leaves: leaf::Leaves,
+}
+
+impl Door {
+    /// The limits in force; a reload changes them.
+    fn limits(&self) -> limits::HttpLimits {
+        (&self.agent.config.load().limits).into()
+    }
 }
