@@ -35,8 +35,9 @@ pub(super) async fn guard(State(agent): State<Arc<Agent>>, request: Request, nex
 }
 
 fn refused(config: &HttpConfig, request: &Request) -> Option<Response> {
-    let path = request.uri().path();
-    if percent_decode_str(path).any(|byte| byte.is_ascii_control()) {
+    // Decoded, as handlers see what it names: `%73` is another spelling of `s`.
+    let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    if path.chars().any(char::is_control) {
         return Some(text(StatusCode::BAD_REQUEST, "the path holds characters that cannot be printed"));
     }
     if config.block_endpoints.iter().any(|blocked| path.starts_with(blocked.as_str())) {
@@ -88,14 +89,18 @@ mod tests {
 
     #[tokio::test]
     async fn endpoints_are_blocked_and_writes_kept_to_some_addresses() {
-        let door =
-            door("http_config { block_endpoints = [\"/v1/agent/self\"] allow_write_http_from = [\"10.0.0.0/8\"] }");
+        let door = door(
+            "http_config { block_endpoints = [\"/v1/agent/self\", \"/v1/kv/secret\"] allow_write_http_from = [\"10.0.0.0/8\"] }",
+        );
         let got = door.get("/v1/agent/self").await;
         assert_eq!(
             (got.status, got.body.as_str()),
             (StatusCode::FORBIDDEN, "Endpoint is blocked by agent configuration")
         );
         assert_eq!(door.get("/v1/kv/?keys").await.status, StatusCode::OK);
+        for path in ["/v1/kv/secret/a?keys", "/v1/kv/%73ecret/a?keys", "/v1//kv/secret?keys"] {
+            assert_eq!(door.get(path).await.status, StatusCode::FORBIDDEN, "{path}");
+        }
         for (client, status) in [("10.1.2.3", StatusCode::OK), ("192.168.0.1", StatusCode::FORBIDDEN)] {
             let mut request = Request::put("/v1/kv/a").body(Body::from("1")).unwrap();
             request.extensions_mut().insert(ClientAddress(client.parse().unwrap()));
