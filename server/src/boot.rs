@@ -15,6 +15,7 @@ use lictor_agent::figures::{self, Figures};
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::orders::Orders;
 use lictor_agent::session::Proof;
+use lictor_identity::files::read_roots;
 use lictor_identity::{RenewableChain, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
 use lictor_runtime::fs::{Fs, MemoryFs, RealFs};
 use lictor_runtime::{Clock, Resolver, Rng, Tasks};
@@ -240,7 +241,10 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
     let trust = Arc::new(RpcTrust::new(material.roots, &config.datacenter, domain)?);
     let tls = Tls::new(Arc::clone(&clock));
     let https_chain = RenewableChain::new(material.https);
-    let https = tls.https_server(&https_chain).map_err(|error| StartError::Tls(error.to_string()))?;
+    let https = &config.https_tls;
+    let clients = https.ca_file.as_deref().filter(|_| https.verify_incoming).map(read_roots).transpose();
+    let clients = clients.map_err(|error| StartError::Tls(error.to_string()))?;
+    let https = tls.https_server(&https_chain, clients.as_ref()).map_err(|error| StartError::Tls(error.to_string()))?;
     let rpc_material = RpcMaterial::new(tls, Arc::clone(&trust), Some(material.own));
     if let Some(files) = material.own_files {
         let rpc_material = Arc::clone(&rpc_material);
@@ -288,7 +292,8 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         config: Arc::new(config).into(),
         orders: Orders::default(),
     });
-    local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks));
+    // Servers are few: theirs is the shortest interval, however large the cluster.
+    local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks), tokio::sync::watch::channel(0).1);
     let doors = doors::open(&agent, Some(https), tasks).await?;
     Ok(Server { agent, doors, rpc, core, tasks: tasks.clone() })
 }

@@ -143,7 +143,7 @@ impl ServerDatacenter {
             )));
         }
         self.members.heard_of(member);
-        Ok(Report::Servers(self.servers()))
+        Ok(Report::Servers(self.servers(), u32::try_from(self.members.count()).ok()))
     }
 
     /// The servers in raft, as clients dial them.

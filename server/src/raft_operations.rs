@@ -30,7 +30,7 @@ impl ServerDatacenter {
         }
         let (id, server) = membership::raft_server(server)?;
         self.consensus.add_learner(id, server).await.map_err(membership::refuse)?;
-        Ok(Report::Servers(self.servers()))
+        Ok(Report::Servers(self.servers(), None))
     }
 
     /// Removes for ever. The id is remembered first, so that a removal that was cut off is finished by the leader's duty.

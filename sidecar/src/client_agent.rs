@@ -66,7 +66,7 @@ impl ClientAgent {
         ))
         .map_err(AgentError::Local)?;
         forwarder.keep_alive(config.acl.agent_token.clone(), identity.member());
-        local.keep_in_sync(Arc::clone(&datacenter), forwarder.reconnections());
+        local.keep_in_sync(Arc::clone(&datacenter), forwarder.reconnections(), forwarder.members());
         let agent = Arc::new(Agent {
             identity,
             datacenter,

@@ -7,6 +7,7 @@ mod consul;
 mod http;
 mod locks_script;
 mod script;
+mod script_config;
 mod script_queries;
 mod selections;
 

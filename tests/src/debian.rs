@@ -17,6 +17,9 @@ pub const CONSUL: Package = Package { name: "consul", suite: "bullseye", program
 /// etcd 3.5.
 pub const ETCD: Package = Package { name: "etcd-server", suite: "trixie", program: "usr/bin/etcd" };
 
+/// HashiCorp Serf 0.9.4.
+pub const SERF: Package = Package { name: "serf", suite: "bookworm", program: "usr/bin/serf" };
+
 /// A package, and the program in it.
 pub struct Package {
     /// Its name.

@@ -28,6 +28,11 @@ pub(super) fn run(flags: ValidateFlags) -> Result<Output, Failure> {
         .map_err(|problems| Failure::new(format!("Config validation failed: {problems}")))?;
     let mut output = if quiet { Output::default() } else { Output::line("Configuration is valid!") };
     output.remark = config.warnings.iter().map(|warning| format!("WARNING: {warning}\n")).collect();
+    if !quiet {
+        let ignored = config.ignored.iter();
+        let lines = ignored.map(|it| format!("{}: {} is accepted and ignored: {}\n", it.file, it.key, it.reason));
+        output.remark.extend(lines);
+    }
     Ok(output)
 }
 

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_identity::{FileError, KeyedChain, Roots, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport, files};
+use lictor_identity::{
+    FileError, KeyedChain, RenewableChain, Roots, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport, files,
+};
 use lictor_runtime::fs::{Fs, RealFs};
 use lictor_runtime::transport::SharedTransport;
 use lictor_runtime::{Clock, Resolver, Rng, Tasks};
@@ -141,6 +143,19 @@ pub fn configured_identity(
     Ok((roots, identity))
 }
 
+/// What HTTPS is served with, if the configuration names a certificate for it.
+fn https_tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<rustls::ServerConfig>>, ClientError> {
+    let https = &config.https_tls;
+    let (Some(certificate), Some(key)) = (&https.cert_file, &https.key_file) else { return Ok(None) };
+    if config.addresses.https.is_empty() {
+        return Ok(None);
+    }
+    let chain = RenewableChain::new(files::read_keyed_chain(certificate, key, clock.now())?);
+    let clients = https.ca_file.as_deref().filter(|_| https.verify_incoming).map(files::read_roots).transpose()?;
+    let tls = Tls::new(Arc::clone(clock)).https_server(&chain, clients.as_ref());
+    Ok(Some(tls.map_err(io::Error::other)?))
+}
+
 async fn start(
     config: Config,
     roots: Roots,
@@ -182,13 +197,14 @@ async fn start(
         config: Arc::new(config).into(),
         orders: Orders::default(),
     });
-    let doors = doors::open(&agent, None, tasks).await?;
+    let https = https_tls(&agent.config.load(), &clock)?;
+    let doors = doors::open(&agent, https, tasks).await?;
     let begin = {
         let (agent, forwarder) = (Arc::clone(&agent), Arc::clone(&forwarder));
         let (token, member) = (agent.tokens.agent(), agent.identity.member());
         move || {
             forwarder.keep_alive(token, member);
-            local.keep_in_sync(Arc::clone(&agent.datacenter), forwarder.reconnections());
+            local.keep_in_sync(Arc::clone(&agent.datacenter), forwarder.reconnections(), forwarder.members());
         }
     };
     match proof {

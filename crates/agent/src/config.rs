@@ -1,7 +1,7 @@
 //! Configuration: files, fragments and flags in, one validated [`Config`] out.
 //!
 //! Key names are Consul's; ours beside them are `server_addresses`, `advertise_server_address`, `seal_key_file`,
-//! `login` and `login_token_file`. Later sources win: scalars are replaced, lists are appended, maps are merged.
+//! `login`, `login_token_file` and `limits.dns_max_queries_per_client`. Later sources win: scalars are replaced, lists are appended, maps are merged.
 //!
 //! Invariants
 //! - Every mistake in every source is reported at once, each with the file and the key it is in.
@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use lictor_types::{Credential, NodeName};
 
+use crate::dns::Strategy;
 use crate::local::{CheckDefinition, ServiceDefinition};
 
 pub use flags::Flags;
@@ -63,6 +64,8 @@ pub struct Config {
     pub addresses: Addresses,
     /// Its ports.
     pub ports: Ports,
+    /// Who owns its Unix sockets.
+    pub unix_sockets: UnixSockets,
     /// How it finds the others.
     pub join: Join,
     /// Certificates for the server port, and of the peers there.
@@ -81,8 +84,8 @@ pub struct Config {
     pub checks: Vec<CheckDefinition>,
     /// Views that this agent follows.
     pub watches: Vec<WatchDefinition>,
-    /// How long an output that changed without its status may wait before it is told to the servers.
-    pub check_update_interval: Duration,
+    /// How checks are run and told.
+    pub check_settings: CheckSettings,
     /// Logging.
     pub log: LogConfig,
     /// Timing.
@@ -113,6 +116,19 @@ pub struct Config {
     pub login_token_file: Option<PathBuf>,
     /// What is allowed and worth a second look; for the log at every start.
     pub warnings: Vec<String>,
+    /// Keys that were taken and change nothing.
+    pub ignored: Vec<IgnoredKey>,
+}
+
+/// A key that was taken and changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoredKey {
+    /// Where it is.
+    pub file: String,
+    /// The key, with the keys above it.
+    pub key: String,
+    /// Why it changes nothing.
+    pub reason: &'static str,
 }
 
 /// Where an agent listens and what it tells others.
@@ -126,10 +142,23 @@ pub struct Addresses {
     pub advertise_server: Option<String>,
     /// Plain HTTP listens here; empty when it is off.
     pub http: Vec<SocketAddr>,
+    /// Plain HTTP listens on these Unix sockets too.
+    pub http_sockets: Vec<PathBuf>,
     /// HTTPS listens here; empty when it is off.
     pub https: Vec<SocketAddr>,
     /// DNS listens here; empty when it is off.
     pub dns: Vec<SocketAddr>,
+}
+
+/// Who owns Unix sockets, and who may use them; what is absent is as the operating system makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnixSockets {
+    /// The id of a user.
+    pub user: Option<u32>,
+    /// The id of a group.
+    pub group: Option<u32>,
+    /// The bits of a file's mode.
+    pub mode: Option<u32>,
 }
 
 /// The ports of an agent; none is off, 0 lets the operating system choose.
@@ -190,6 +219,10 @@ pub struct AclConfig {
     pub agent_token: Credential,
     /// Used for DNS; the default token when absent.
     pub dns_token: Credential,
+    /// Used for services and checks of files; the default token when absent.
+    pub registration_token: Credential,
+    /// Tokens that are set through the API survive a restart.
+    pub persist_tokens: bool,
 }
 
 /// DNS answers.
@@ -201,6 +234,10 @@ pub struct DnsConfig {
     pub alt_domain: Option<String>,
     /// Servers for every other domain.
     pub recursors: Vec<SocketAddr>,
+    /// How one of them is chosen.
+    pub recursor_strategy: Strategy,
+    /// How long one of them may take.
+    pub recursor_timeout: Duration,
     /// Time to live of nodes.
     pub node_ttl: Duration,
     /// Time to live of services by name; a name may end in `*`.
@@ -209,6 +246,14 @@ pub struct DnsConfig {
     pub only_passing: bool,
     /// Any server may answer.
     pub allow_stale: bool,
+    /// How old the answer of any server may be; an older one is asked for again.
+    pub max_stale: Duration,
+    /// Names are written in full.
+    pub disable_compression: bool,
+    /// The meta of a node goes along with its addresses, as text.
+    pub node_meta_txt: bool,
+    /// UDP questions of one source in a second that are answered; 0 for no limit.
+    pub max_queries_per_client: u32,
     /// A cut answer says so.
     pub enable_truncate: bool,
     /// Answers in a plain UDP reply.
@@ -217,6 +262,31 @@ pub struct DnsConfig {
     pub a_record_limit: usize,
     /// The numbers of the SOA record.
     pub soa: Soa,
+}
+
+impl Default for DnsConfig {
+    /// What absent keys mean.
+    fn default() -> Self {
+        Self {
+            domain: "consul.".into(),
+            alt_domain: None,
+            recursors: Vec::new(),
+            recursor_strategy: Strategy::Sequential,
+            recursor_timeout: Duration::from_secs(2),
+            node_ttl: Duration::ZERO,
+            service_ttl: BTreeMap::new(),
+            only_passing: false,
+            allow_stale: true,
+            max_stale: Duration::from_secs(87_600 * 3600),
+            disable_compression: false,
+            node_meta_txt: true,
+            max_queries_per_client: 10_000,
+            enable_truncate: false,
+            udp_answer_limit: 3,
+            a_record_limit: 0,
+            soa: Soa { refresh: 3600, retry: 600, expire: 86400, min_ttl: 0 },
+        }
+    }
 }
 
 /// The numbers of the SOA record, in seconds.
@@ -230,6 +300,37 @@ pub struct Soa {
     pub expire: u32,
     /// Minimum time to live, which is that of negative answers.
     pub min_ttl: u32,
+}
+
+/// How checks are run and told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckSettings {
+    /// How long an output that changed without its status may wait before it is told to the servers.
+    pub update_interval: Duration,
+    /// Bytes of output that a check keeps at most.
+    pub output_max_size: usize,
+    /// Only the status of a check is kept.
+    pub discard_output: bool,
+    /// Between two looks for instances that have been critical for too long.
+    pub reap_interval: Duration,
+    /// Checks of files may have programs run.
+    pub scripts_of_files: bool,
+    /// Checks of the API may have programs run, and those of files too.
+    pub scripts_of_api: bool,
+}
+
+impl Default for CheckSettings {
+    /// What absent keys mean.
+    fn default() -> Self {
+        Self {
+            update_interval: Duration::from_secs(300),
+            output_max_size: 4096,
+            discard_output: false,
+            reap_interval: Duration::from_secs(30),
+            scripts_of_files: false,
+            scripts_of_api: false,
+        }
+    }
 }
 
 /// Logging.
@@ -307,9 +408,10 @@ impl Config {
         let all_read = problems.is_empty();
         sources.push(flags.as_source());
         let mut merged = serde_json::Map::new();
+        let mut ignored = Vec::new();
         for mut source in sources {
             tree::rename(&mut source, &mut warnings);
-            tree::check(&mut source, &mut warnings, &mut problems);
+            tree::check(&mut source, &mut warnings, &mut ignored, &mut problems);
             tree::merge(&mut merged, source.root);
         }
         // What the rest lacks or contradicts may stand in the source that could not be read: nobody can tell.
@@ -318,7 +420,7 @@ impl Config {
         }
         let built = build::build(&merged, flags.dev, host, &mut warnings, &mut problems);
         match built {
-            Some(config) if problems.is_empty() => Ok(Self { warnings, ..config }),
+            Some(config) if problems.is_empty() => Ok(Self { warnings, ignored, ..config }),
             _ => Err(ConfigErrors(problems)),
         }
     }

@@ -9,7 +9,7 @@ use lictor_runtime::Tasks;
 use crate::agent::Agent;
 use crate::dns::{self, DnsListener};
 use crate::events;
-use crate::http::{self, HttpListener};
+use crate::http::{self, HttpListener, UnixHttpListener};
 
 /// UDP sockets of the DNS door; the kernel spreads questions over them.
 const DNS_WORKERS: usize = 2;
@@ -38,6 +38,8 @@ pub async fn open(agent: &Arc<Agent>, tls: Option<Arc<rustls::ServerConfig>>, ta
         doors.http.push(listener.socket.local_addr()?);
         listeners.push(listener);
     }
+    let sockets = addresses.http_sockets.iter().map(|path| UnixHttpListener::bind(path, &config.unix_sockets));
+    let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
     for address in &addresses.https {
         let Some(tls) = &tls else {
             let reason = format!("HTTPS on {address} needs tls.https.cert_file and tls.https.key_file");
@@ -56,6 +58,7 @@ pub async fn open(agent: &Arc<Agent>, tls: Option<Arc<rustls::ServerConfig>>, ta
     let limited = Arc::clone(agent);
     let limit = Arc::new(move || limited.config.load().limits.http_max_conns_per_client);
     http::serve(listeners, &router, limit, tasks);
+    http::serve_unix(sockets, &router, tasks);
     dns::serve(resolvers, agent, tasks);
     tasks.spawn(events::follow(Arc::clone(agent)));
     Ok(doors)

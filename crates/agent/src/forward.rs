@@ -53,6 +53,7 @@ pub struct Forwarder {
     hold: Duration,
     tasks: Tasks,
     reconnections: watch::Sender<u64>,
+    members: watch::Sender<usize>,
     leaving: AtomicBool,
     metrics: Arc<Metrics>,
     calls: Counter,
@@ -84,6 +85,7 @@ impl Forwarder {
             hold,
             tasks,
             reconnections: watch::channel(0).0,
+            members: watch::channel(0).0,
             leaving: AtomicBool::new(false),
         })
     }
@@ -102,6 +104,11 @@ impl Forwarder {
     /// Grows whenever a server was reached after it, or another one, was not.
     pub fn reconnections(&self) -> watch::Receiver<u64> {
         self.reconnections.subscribe()
+    }
+
+    /// How many members the cluster has, as the servers told last; 0 before they did.
+    pub fn members(&self) -> watch::Receiver<usize> {
+        self.members.subscribe()
     }
 
     /// The servers that are known, the one that is asked first.
@@ -154,7 +161,11 @@ impl Forwarder {
         let body = RequestBody::Operate(Operation::Keepalive(member.clone()));
         let request = Request { credential: credential.clone(), body, forwarded: false };
         let problem = match self.pool.call(address, request, KEEPALIVE_LIMIT).await {
-            Ok(Response::Report(Report::Servers(servers))) => {
+            Ok(Response::Report(Report::Servers(servers, members))) => {
+                if let Some(members) = members {
+                    let members = members as usize;
+                    self.members.send_if_modified(|known| std::mem::replace(known, members) != members);
+                }
                 self.servers.lock().learn(servers.into_iter().map(|server| server.address).collect(), &*self.rng);
                 return true;
             }

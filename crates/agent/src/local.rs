@@ -4,7 +4,7 @@
 //! ```text
 //! API, files ──register──> Local ──changes──> sync ──waist──> catalog
 //!                            ^  │                └─ full comparison at the start, on reconnect, each minute or two
-//!                observe ────┘  └─start/stop──> runner ──> probe (HTTP, TCP) or TTL
+//!                observe ────┘  └─start/stop──> runner ──> probe (connects, or has a program run), TTL or alias
 //! ```
 //!
 //! Invariants
@@ -12,11 +12,14 @@
 //!   failed and will be tried again.
 //! - Only changes travel. The catalog's rows of this node that nobody here knows are removed, except the leader's own.
 //! - One task per check, ended when the check goes; numbers of services and checks are limited.
+//! - No program is run unless the configuration allows it for where the definition came from.
 
+mod alias;
 mod ask;
 mod canonical;
 mod definition;
 mod difference;
+mod expiry;
 mod files;
 mod health;
 mod maintenance;
@@ -32,6 +35,8 @@ mod validate;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod truth_tests;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,16 +52,18 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::SharedDatacenter;
 use crate::agent::AgentIdentity;
-use crate::config::Config;
-use crate::tokens::AgentTokens;
+use crate::config::{CheckSettings, Config};
+use crate::tokens::{AgentTokens, TokenKind};
 use files::Files;
 use rows::Rows;
 use runner::Running;
-use store::{KeptCheck, KeptService, Store};
+use store::{KeptCheck, KeptService, KeptStatus, Store};
 
 pub use ask::ask_url;
 pub use definition::{CheckDefinition, ConnectDefinition, ServiceDefinition};
+pub use expiry::{Expiries, Verdict};
 pub use health::ServiceHealth;
 pub(crate) use store::write_whole;
 
@@ -66,8 +73,6 @@ pub const SERVICES_MAX: usize = 8192;
 pub const CHECKS_MAX: usize = 16384;
 /// How long a change waits for the catalog before it is acknowledged all the same: the hold time of a request.
 const SETTLE_LIMIT: Duration = Duration::from_secs(8);
-/// Between two looks for instances that have been critical for too long.
-const REAP_INTERVAL: Duration = Duration::from_secs(30);
 /// The check that says that the node is under maintenance.
 pub const NODE_MAINTENANCE: &str = "_node_maintenance";
 /// What the ids of checks begin with that say that an instance is under maintenance.
@@ -79,8 +84,10 @@ pub struct LocalSettings {
     pub identity: AgentIdentity,
     /// For the node itself, and for services and checks that name no token.
     pub tokens: Arc<AgentTokens>,
-    /// How long an output that changed without its status may wait.
-    pub check_update_interval: Duration,
+    /// Tokens that are set through the API are kept over a restart.
+    pub persist_tokens: bool,
+    /// How checks are run and told.
+    pub settings: CheckSettings,
     /// Instances from files.
     pub services: Vec<ServiceDefinition>,
     /// Checks from files.
@@ -108,7 +115,8 @@ impl LocalSettings {
         Self {
             identity,
             tokens: Arc::new(AgentTokens::of(config)),
-            check_update_interval: config.check_update_interval,
+            persist_tokens: config.acl.persist_tokens,
+            settings: config.check_settings,
             services: config.services.clone(),
             checks: config.checks.clone(),
             data: config.data_dir.clone().map(|directory| (fs, directory)),
@@ -123,7 +131,8 @@ impl LocalSettings {
 pub struct Local {
     identity: AgentIdentity,
     tokens: Arc<AgentTokens>,
-    check_update_interval: Duration,
+    persist_tokens: bool,
+    settings: CheckSettings,
     resolver: Resolver,
     rng: Arc<dyn Rng>,
     tasks: Tasks,
@@ -134,6 +143,9 @@ pub struct Local {
     files: Mutex<Files>,
     rows: Mutex<Rows>,
     running: Mutex<BTreeMap<CheckId, Running>>,
+    expiries: Mutex<Expiries>,
+    /// The catalog, once it is known.
+    datacenter: watch::Sender<Option<SharedDatacenter>>,
     /// Counts changes.
     changed: watch::Sender<u64>,
     /// The change up to which the catalog was told, or that failed.
@@ -154,7 +166,8 @@ impl Local {
         let local = Arc::new(Self {
             identity: settings.identity,
             tokens: settings.tokens,
-            check_update_interval: settings.check_update_interval,
+            persist_tokens: settings.persist_tokens,
+            settings: settings.settings,
             resolver: settings.resolver,
             rng: settings.rng,
             tasks: settings.tasks.child(),
@@ -163,24 +176,35 @@ impl Local {
             files: Mutex::default(),
             rows: Mutex::new(Rows::default()),
             running: Mutex::new(BTreeMap::new()),
+            expiries: Mutex::default(),
+            datacenter: watch::channel(None).0,
             changed: watch::channel(0).0,
             told: watch::channel(0).0,
             syncing: AtomicBool::new(false),
         });
-        local.load_kept()?;
+        local.load_tokens()?;
+        let kept = local.load_kept_services()?;
         local.load_files(settings.services, settings.checks).map_err(|refusal| io::Error::other(refusal.text))?;
+        local.load_kept_checks(kept)?;
         local.tasks.spawn(reap(Arc::clone(&local)));
         Ok(local)
     }
 
-    fn load_kept(self: &Arc<Self>) -> io::Result<()> {
-        let Some(store) = &self.store else { return Ok(()) };
+    /// Takes over the services of the data directory; its checks, for later.
+    fn load_kept_services(self: &Arc<Self>) -> io::Result<Vec<KeptCheck>> {
+        let Some(store) = &self.store else { return Ok(Vec::new()) };
         let (services, checks) = store.load()?;
         for service in services {
             if let Err(refusal) = self.take_service(&service.definition) {
                 tracing::error!(%refusal, "a kept service cannot be taken");
             }
         }
+        Ok(checks)
+    }
+
+    /// Takes over the checks of the data directory. What files define stays as they say; the status is taken over.
+    fn load_kept_checks(self: &Arc<Self>, checks: Vec<KeptCheck>) -> io::Result<()> {
+        let Some(store) = &self.store else { return Ok(()) };
         for KeptCheck { definition, status, output } in checks {
             let Ok(id) = definition.id_text().parse::<CheckId>() else { continue };
             if !definition.service_id.is_empty() && self.service_named(&definition.service_id).is_none() {
@@ -188,11 +212,21 @@ impl Local {
                 store.forget_check(id.as_str())?;
                 continue;
             }
-            if let Err(refusal) = self.take_check(definition, true) {
+            if !self.files.lock().checks.contains_key(&id)
+                && let Err(refusal) = self.take_check(definition, true)
+            {
                 tracing::error!(%refusal, "a kept check cannot be taken");
                 continue;
             }
             self.rows.lock().observe(&id, status, &output, Instant::now(), Duration::ZERO);
+        }
+        for (id, KeptStatus { status, output }) in store.load_statuses()? {
+            let Ok(id) = id.parse::<CheckId>() else { continue };
+            if self.files.lock().checks.get(&id).is_some_and(|check| check.kind() == "ttl") {
+                self.rows.lock().observe(&id, status, &output, Instant::now(), Duration::ZERO);
+            } else {
+                store.forget_status(id.as_str())?;
+            }
         }
         Ok(())
     }
@@ -202,7 +236,9 @@ impl Local {
         services: Vec<ServiceDefinition>,
         checks: Vec<CheckDefinition>,
     ) -> Result<(), Refusal> {
-        *self.files.lock() = Files::of(&services, &checks)?;
+        let files = Files::of(&services, &checks)?;
+        files.checks.values().try_for_each(|check| self.may_run(check, false))?;
+        *self.files.lock() = files;
         for service in services {
             let of_it = service.all_checks();
             self.take_service(&service)?;
@@ -215,6 +251,35 @@ impl Local {
             self.take_check(check, false)?;
         }
         Ok(())
+    }
+
+    /// Whether a check of this definition may be run: one that has a program run, from files or else from the API, only where
+    /// the configuration says so.
+    fn may_run(&self, definition: &CheckDefinition, from_api: bool) -> Result<(), Refusal> {
+        let settings = &self.settings;
+        if !definition.runs_programs() || settings.scripts_of_api || (settings.scripts_of_files && !from_api) {
+            return Ok(());
+        }
+        Err(Refusal::failed(if settings.scripts_of_files {
+            "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+        } else {
+            "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
+             'enable_local_script_checks' to true"
+        }))
+    }
+
+    /// The catalog, as soon as it is known.
+    async fn datacenter(&self) -> SharedDatacenter {
+        let mut known = self.datacenter.subscribe();
+        loop {
+            if let Some(datacenter) = known.borrow_and_update().clone() {
+                return datacenter;
+            }
+            if known.changed().await.is_err() {
+                // The sender is ours: this never happens, and nobody could be asked.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Ends the checks and the comparison with the catalog, for an agent that leaves.
@@ -253,6 +318,33 @@ impl Local {
         Arc::clone(&self.tokens)
     }
 
+    fn load_tokens(&self) -> io::Result<()> {
+        let Some(store) = self.store.as_ref().filter(|_| self.persist_tokens) else { return Ok(()) };
+        for (name, secret) in store.load_tokens()? {
+            if let Some(kind) = TokenKind::named(&name) {
+                self.tokens.keep(kind, Credential::new(secret));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks with another token of this kind from now on, after a restart too where the configuration wants that.
+    ///
+    /// # Errors
+    /// It cannot be kept; then nothing has changed.
+    pub async fn replace_token(&self, kind: TokenKind, token: Credential) -> Result<(), Refusal> {
+        if !self.persist_tokens || self.store.is_none() {
+            self.tokens.replace(kind, token);
+            return Ok(());
+        }
+        let _changing = self.changing.lock().await;
+        let mut kept = self.tokens.kept();
+        kept.insert(kind.name().to_owned(), token.secret.clone());
+        self.on_disk(move |store| store.keep_tokens(&kept)).await?;
+        self.tokens.keep(kind, token);
+        Ok(())
+    }
+
     fn service_named(&self, id: &str) -> Option<NodeService> {
         self.service(&id.parse().ok()?)
     }
@@ -280,6 +372,7 @@ impl Local {
         let changing = self.changing.lock().await;
         self.has_room(definition.id_text(), &checks)?;
         let id = definition.id_text().to_owned();
+        checks.iter().try_for_each(|check| self.may_run(check, true))?;
         let superseded = if replace_existing_checks { self.other_checks(&id, &checks) } else { Vec::new() };
         let kept = KeptService { definition: definition.clone() };
         let kept_checks: Vec<KeptCheck> = checks.iter().map(|check| self.kept_check(check)).collect();
@@ -339,6 +432,7 @@ impl Local {
         credential: Credential,
     ) -> Result<(), Refusal> {
         definition.validate_alone()?;
+        self.may_run(&definition, true)?;
         if definition.token.is_anonymous() {
             definition.token = credential;
         }
@@ -362,7 +456,11 @@ impl Local {
         let changing = self.changing.lock().await;
         self.check(id).ok_or_else(|| unknown_check(id))?;
         let gone = id.clone();
-        self.on_disk(move |store| store.forget_check(gone.as_str())).await?;
+        self.on_disk(move |store| {
+            store.forget_status(gone.as_str())?;
+            store.forget_check(gone.as_str())
+        })
+        .await?;
         self.drop_check(id);
         drop(changing);
         self.settle().await;
@@ -376,7 +474,10 @@ impl Local {
     pub async fn set_ttl(self: &Arc<Self>, id: &CheckId, status: CheckStatus, output: &str) -> Result<(), Refusal> {
         let limit = {
             let rows = self.rows.lock();
-            probe::output_limit(&rows.checks.get(id).ok_or_else(|| unknown_check(id))?.definition)
+            probe::output_limit(
+                &rows.checks.get(id).ok_or_else(|| unknown_check(id))?.definition,
+                self.settings.output_max_size,
+            )
         };
         let has_ttl = self.running.lock().get(id).is_some_and(|running| {
             running.renew();
@@ -487,7 +588,8 @@ impl Local {
 
     /// A check found something. Returns whether its status changed; then it is kept too.
     async fn observe(&self, id: &CheckId, status: CheckStatus, output: &str) -> bool {
-        let interval = self.check_update_interval;
+        let output = if self.settings.discard_output { "" } else { output };
+        let interval = self.settings.update_interval;
         let defer = interval / 2 + Duration::from_millis(self.rng.below(interval.as_millis() as u64));
         let defer = if interval.is_zero() { Duration::ZERO } else { defer };
         let (changed, status_changed) = self.rows.lock().observe(id, status, output, Instant::now(), defer);
@@ -495,26 +597,50 @@ impl Local {
             self.note_change();
         }
         if status_changed {
-            let kept = {
-                let rows = self.rows.lock();
-                rows.checks.get(id).filter(|row| row.kept).map(|row| KeptCheck {
-                    definition: row.definition.clone(),
-                    status,
-                    output: output.into(),
-                })
-            };
-            if let Some(kept) = kept {
-                let _changing = self.changing.lock().await;
-                // It may have been removed while we waited.
-                if self.check(id).is_some()
-                    && let Err(refusal) =
-                        self.on_disk(move |store| store.keep_check(kept.definition.id_text(), &kept)).await
-                {
-                    tracing::warn!(check = %id, %refusal, "the status of a check is not kept");
-                }
-            }
+            self.keep_status(id, status, output).await;
         }
         status_changed
+    }
+
+    /// Writes a new status down: beside its definition, or alone for a TTL of a file. What looks for itself looks again.
+    async fn keep_status(&self, id: &CheckId, status: CheckStatus, output: &str) {
+        let found = self.rows.lock().checks.get(id).map(|row| (row.kept, row.definition.clone()));
+        let Some((kept, definition)) = found.filter(|(kept, it)| *kept || it.kind() == "ttl") else { return };
+        let (output, name) = (output.to_owned(), id.as_str().to_owned());
+        let _changing = self.changing.lock().await;
+        // It may have been removed while we waited.
+        if self.check(id).is_none() {
+            return;
+        }
+        let written = self.on_disk(move |store| match kept {
+            true => store.keep_check(&name, &KeptCheck { definition, status, output }),
+            false => store.keep_status(&name, &KeptStatus { status, output }),
+        });
+        if let Err(refusal) = written.await {
+            tracing::warn!(check = %id, %refusal, "the status of a check is not kept");
+        }
+    }
+
+    /// What to do with a TTL check whose time has run out.
+    fn judge_expiry(&self, id: &CheckId, ttl: Duration, held: bool) -> Verdict {
+        let (service, checks) = {
+            let rows = self.rows.lock();
+            let Some(row) = rows.checks.get(id) else { return Verdict::Expired };
+            let service = row.check.service_name.clone();
+            let of_it = |row: &&rows::CheckRow| row.check.service_name == service && row.definition.kind() == "ttl";
+            let checks = rows.checks.values().filter(of_it).count();
+            (service, checks)
+        };
+        let verdict = self.expiries.lock().judge(&service, checks, ttl, held, Instant::now());
+        if let Verdict::Held { grace, first: true } = verdict {
+            tracing::warn!(
+                service,
+                checks,
+                held_back_seconds = grace.as_secs(),
+                "many TTL checks of one service run out at once; the rest is held back once before it is critical"
+            );
+        }
+        verdict
     }
 
     /// Waits until the catalog was told of every change so far, or telling it failed.
@@ -532,7 +658,7 @@ impl Local {
 /// Removes instances that have been critical for longer than they allow.
 async fn reap(local: Arc<Local>) {
     loop {
-        tokio::time::sleep(REAP_INTERVAL).await;
+        tokio::time::sleep(local.settings.reap_interval).await;
         let overdue = local.rows.lock().to_reap(Instant::now());
         for id in overdue {
             tracing::info!(service = %id, "removed: it was critical for longer than its check allows");

@@ -43,7 +43,7 @@ const FIXED: [Fixed; 32] = [
     ("default_intention_policy", |it| it.default_intention_allow.to_string()),
     ("domain", |it| it.dns.domain.clone()),
     ("alt_domain", |it| format!("{:?}", it.dns.alt_domain)),
-    ("check_update_interval", |it| format!("{:?}", it.check_update_interval)),
+    ("check_update_interval or another setting of all checks", |it| format!("{:?}", it.check_settings)),
     ("log_json", |it| it.log.json.to_string()),
     ("performance", |it| format!("{:?}", it.performance)),
     ("telemetry", |it| format!("{:?}", it.telemetry)),
@@ -72,6 +72,7 @@ fn taken_over(old: &Config, new: Config) -> Config {
     config.acl.default_token = new.acl.default_token;
     config.acl.agent_token = new.acl.agent_token;
     config.acl.dns_token = new.acl.dns_token;
+    config.acl.registration_token = new.acl.registration_token;
     let fixed = old.dns.clone();
     config.dns = new.dns;
     config.dns.domain = fixed.domain;

@@ -1,11 +1,12 @@
-//! A network in memory for this crate's tests.
+//! What this crate's tests share: a network in memory, and random input.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lictor_runtime::transport::{Accepted, Boxed, SharedTransport, Transport};
-use lictor_runtime::{PeerIdentity, Stream, Tasks};
+use lictor_runtime::{PeerIdentity, Rng, SeededRng, Stream, SystemRng, Tasks};
 use parking_lot::Mutex;
 
 use crate::rpc::{Handler, serve_connection};
@@ -52,4 +53,39 @@ impl Transport for Network {
     fn accept(&self) -> Boxed<'_, io::Result<Accepted>> {
         Box::pin(std::future::pending())
     }
+}
+
+/// Runs `case` with a seed of its own `cases` times; with `LICTOR_FUZZ_SECONDS` set, for so many seconds from a random seed. A case
+/// that fails prints its seed.
+pub(crate) fn random_cases(cases: u64, mut case: impl FnMut(&dyn Rng)) {
+    let longer = std::env::var("LICTOR_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let begin = std::time::Instant::now();
+    let first = if longer.is_some() { SystemRng.next_u64() >> 1 } else { 0 };
+    let mut seed = first;
+    loop {
+        let over = longer.map_or(seed - first >= cases, |longer| begin.elapsed() >= longer);
+        if over {
+            println!("{} cases from seed {first}", seed - first);
+            return;
+        }
+        let rng = SeededRng::new(seed);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&rng)));
+        if let Err(panic) = result {
+            eprintln!("the case of seed {seed} fails");
+            std::panic::resume_unwind(panic);
+        }
+        seed += 1;
+    }
+}
+
+/// Bytes of a random length below `longest`.
+pub(crate) fn random_bytes(rng: &dyn Rng, longest: u64) -> Vec<u8> {
+    let mut bytes = vec![0; rng.below(longest) as usize];
+    rng.fill(&mut bytes);
+    bytes
+}
+
+/// One of these at random.
+pub(crate) fn one_of<'a, T: ?Sized>(rng: &dyn Rng, choices: &[&'a T]) -> &'a T {
+    choices[rng.below(choices.len() as u64) as usize]
 }

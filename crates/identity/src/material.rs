@@ -162,6 +162,11 @@ impl Roots {
         Ok(Self { store, clients })
     }
 
+    /// Takes diallers whose chain ends here and no others: says nothing about names.
+    pub(crate) fn clients(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.clients)
+    }
+
     /// Whether a dialler's chain ends here and is valid: says nothing about names.
     pub(crate) fn verify_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), TlsError> {
         let (first, rest) = chain.split_first().ok_or(TlsError::NoCertificatesPresented)?;

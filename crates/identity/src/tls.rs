@@ -115,11 +115,18 @@ impl Tls {
     ///
     /// # Errors
     /// The provider lacks TLS, which aws-lc-rs does not.
-    pub fn https_server(&self, own: &Arc<RenewableChain>) -> Result<Arc<ServerConfig>, TlsError> {
-        let mut config = ServerConfig::builder_with_details(provider(), self.time())
-            .with_protocol_versions(&[&TLS13, &TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(own) as Arc<dyn ResolvesServerCert>);
+    pub fn https_server(
+        &self,
+        own: &Arc<RenewableChain>,
+        clients: Option<&Roots>,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        let builder =
+            ServerConfig::builder_with_details(provider(), self.time()).with_protocol_versions(&[&TLS13, &TLS12])?;
+        let builder = match clients {
+            Some(roots) => builder.with_client_cert_verifier(roots.clients()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(own) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }

@@ -178,7 +178,7 @@ async fn roots_of_both_generations_let_a_rotation_pass() {
 #[tokio::test]
 async fn https_is_spoken_with_tls_1_2_and_1_3() {
     let world = World::new();
-    let listener = tls_at(now()).https_server(&RenewableChain::new(world.server())).unwrap();
+    let listener = tls_at(now()).https_server(&RenewableChain::new(world.server()), None).unwrap();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let mut dialler = rustls::ClientConfig::builder_with_provider(lictor_identity::material::provider())
             .with_protocol_versions(&[version])

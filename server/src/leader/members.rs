@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lictor_agent::agent::tagged_addresses;
+use lictor_agent::local::{Expiries, Verdict};
 use lictor_state::Store;
 use lictor_state::access::Duty;
 use lictor_types::check::SERF_HEALTH;
@@ -39,6 +40,8 @@ const META_POD: &str = "pod-uid";
 #[derive(Default)]
 pub struct MemberTable {
     members: Mutex<BTreeMap<NodeName, Heard>>,
+    /// Members that failed of late: many at once are more likely our own trouble than theirs.
+    expiries: Mutex<Expiries>,
     changed: Notify,
 }
 
@@ -49,6 +52,8 @@ struct Heard {
     /// The node that had the name before, by its id, and when it was last heard of: nobody else remembers, and its row in
     /// the catalog holds the name until it has failed.
     before: Option<(String, Instant)>,
+    /// How much longer it may be silent, where many are: see [`Expiries`].
+    grace: Duration,
 }
 
 /// A member that could not be written.
@@ -64,7 +69,12 @@ impl MemberTable {
         let now = Instant::now();
         let mut members = self.members.lock();
         for member in catalog::members(store) {
-            members.entry(member.name.clone()).or_insert(Heard { member, at: now, before: None });
+            members.entry(member.name.clone()).or_insert(Heard {
+                member,
+                at: now,
+                before: None,
+                grace: Duration::ZERO,
+            });
         }
     }
 
@@ -82,7 +92,7 @@ impl MemberTable {
             true => known.before.clone(),
             false => Some((known.member.id.clone(), known.at)),
         });
-        members.insert(member.name.clone(), Heard { member, at: Instant::now(), before });
+        members.insert(member.name.clone(), Heard { member, at: Instant::now(), before, grace: Duration::ZERO });
         drop(members);
         if is_news {
             self.changed.notify_one();
@@ -145,17 +155,40 @@ impl MemberTable {
         self.members.lock().values().map(|heard| heard.member.clone()).collect()
     }
 
-    /// Marks as failed who was not heard of in time; returns everybody with the time since the last word.
+    /// Marks as failed who was not heard of in time; returns everybody with the time since the last word. Of many that would
+    /// fail at once, most are given as long again, once.
     fn review(&self, now: Instant) -> Vec<(Member, Duration)> {
         let mut members = self.members.lock();
+        let mut expiries = self.expiries.lock();
+        let all = members.values().filter(|heard| heard.member.status != MemberStatus::Left).count();
         for heard in members.values_mut() {
             let silent = now.duration_since(heard.at);
-            if heard.member.status == MemberStatus::Alive && silent > FAILED_AFTER {
-                tracing::warn!(node = %heard.member.name, seconds = silent.as_secs(), "member has failed");
-                heard.member.status = MemberStatus::Failed;
+            if heard.member.status != MemberStatus::Alive || silent <= FAILED_AFTER + heard.grace {
+                continue;
+            }
+            match expiries.judge("", all, FAILED_AFTER * 2, !heard.grace.is_zero(), now) {
+                Verdict::Expired => {
+                    tracing::warn!(node = %heard.member.name, seconds = silent.as_secs(), "member has failed");
+                    heard.member.status = MemberStatus::Failed;
+                }
+                Verdict::Held { grace, first } => {
+                    heard.grace = grace;
+                    if first {
+                        tracing::warn!(
+                            members = all,
+                            held_back_seconds = grace.as_secs(),
+                            "many members are silent at once; most are given longer before they count as failed"
+                        );
+                    }
+                }
             }
         }
         members.values().map(|heard| (heard.member.clone(), now.duration_since(heard.at))).collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.members.lock().len()
     }
 
     /// Whether the node with this id, which had the name before, was not heard of in time.
@@ -258,10 +291,11 @@ async fn declare_predecessor_failed(datacenter: &ServerDatacenter, name: &NodeNa
         check: Some(serf_health(MemberStatus::Failed)),
         checks: Vec::new(),
         skip_node_update: true,
+        locality: None,
     };
     match datacenter.write_as(Duty::Reconcile, Command::Register(Box::new(registration))).await?.effect {
         Effect::Refused(refusal) => Err(refusal),
-        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) | Effect::Unassigned(_) => Ok(()),
     }
 }
 
@@ -288,6 +322,7 @@ fn registration(datacenter: &ServerDatacenter, member: &Member) -> Option<Regist
         check: Some(check),
         checks: Vec::new(),
         skip_node_update: false,
+        locality: None,
     })
 }
 
@@ -355,6 +390,25 @@ mod tests {
         tokio::time::advance(FAILED_AFTER + Duration::from_secs(1)).await;
         table.review(Instant::now());
         assert!(may("web-1", "b", NameRight::FirstCome), "its owner has failed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_members_that_fall_silent_at_once_most_are_given_longer() {
+        let table = MemberTable::default();
+        for number in 0..100 {
+            table.heard_of(member(&format!("web-{number}"), &format!("id-{number}"), "node"));
+        }
+        let failed = || {
+            let members = table.review(Instant::now());
+            members.iter().filter(|(member, _)| member.status == MemberStatus::Failed).count()
+        };
+        tokio::time::advance(FAILED_AFTER + Duration::from_secs(1)).await;
+        assert_eq!(failed(), 15);
+        table.heard_of(member("web-99", "id-99", "node"));
+        tokio::time::advance(FAILED_AFTER - Duration::from_secs(1)).await;
+        assert_eq!(failed(), 15);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(failed(), 99, "the silent ones have failed in the end");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,11 +9,14 @@ use lictor_types::{Credential, NodeName};
 use serde_json::{Map, Value};
 
 use super::{
-    AclConfig, Addresses, Autopilot, Config, ConfigProblem, DnsConfig, Host, HttpConfig, Join, Limits, LogConfig,
-    Performance, Ports, Soa, Telemetry, TlsFiles, WatchDefinition, join,
+    AclConfig, Addresses, Autopilot, CheckSettings, Config, ConfigProblem, DnsConfig, Host, HttpConfig, Join, Limits,
+    LogConfig, Performance, Ports, Soa, Telemetry, TlsFiles, UnixSockets, WatchDefinition, join,
 };
+use crate::dns::Strategy;
 use crate::local::{CheckDefinition, ServiceDefinition};
 
+/// Bytes of the longest output of a check that may be configured.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// The largest value in the key/value store that may be configured: what one RPC message carries, with room around it.
 const KV_VALUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Views that one agent follows: each may have a program running.
@@ -54,6 +57,7 @@ pub(super) fn build(
         data_dir: data_dir(&mut keys, dev),
         addresses: addresses?,
         ports,
+        unix_sockets: unix_sockets(&mut keys),
         join: join_config(&mut keys, ports.server),
         rpc_tls,
         https_tls,
@@ -63,7 +67,7 @@ pub(super) fn build(
         services: definitions(&mut keys, "services", ServiceDefinition::from_json),
         checks: definitions(&mut keys, "checks", CheckDefinition::from_json),
         watches: watches(&mut keys),
-        check_update_interval: keys.duration("check_update_interval").unwrap_or(Duration::from_secs(300)),
+        check_settings: check_settings(&mut keys),
         log: log(&mut keys, dev),
         performance: performance(&mut keys),
         limits: limits(&mut keys),
@@ -82,6 +86,7 @@ pub(super) fn build(
         kubernetes_login_file: keys.path("login.kubernetes.config_file"),
         login_token_file: keys.path("login_token_file"),
         warnings: Vec::new(),
+        ignored: Vec::new(),
     };
     safety(&mut keys, &config);
     Some(config)
@@ -223,6 +228,7 @@ fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Opti
         };
         let Some(port) = port else { return Vec::new() };
         text.split_whitespace()
+            .filter(|text| name != "http" || socket_path(text).is_none())
             .filter_map(|text| one_address(keys, &key, text))
             .map(|address| SocketAddr::new(address, port))
             .collect()
@@ -230,6 +236,8 @@ fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Opti
     let http = listeners("http", ports.http);
     let https = listeners("https", ports.https);
     let dns = listeners("dns", ports.dns);
+    let written = keys.text("addresses.http").unwrap_or(client);
+    let http_sockets = written.split_whitespace().filter_map(socket_path).filter(|_| ports.http.is_some()).collect();
     let advertise_server = keys.text("advertise_server_address");
     if let Some(address) = &advertise_server
         && let Err(problem) = join::check_server_address("advertise_server_address", address)
@@ -237,7 +245,41 @@ fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Opti
         keys.invalid(problem);
     }
     let advertise = advertised(keys, bind, host)?;
-    Some(Addresses { bind, advertise, advertise_server, http, https, dns })
+    Some(Addresses { bind, advertise, advertise_server, http, http_sockets, https, dns })
+}
+
+/// The path of `unix:///path`.
+fn socket_path(text: &str) -> Option<PathBuf> {
+    text.strip_prefix("unix://").filter(|path| path.starts_with('/')).map(PathBuf::from)
+}
+
+fn unix_sockets(keys: &mut Keys<'_>) -> UnixSockets {
+    let mut id = |name: &str, file: &str| {
+        let key = format!("unix_sockets.{name}");
+        let text = keys.text(&key)?;
+        let found = text.parse().ok().or_else(|| id_in(&std::fs::read_to_string(file).ok()?, &text));
+        if found.is_none() {
+            keys.invalid(format!("{key} {text:?} is neither a number nor a name in {file}"));
+        }
+        found
+    };
+    let (user, group) = (id("user", "/etc/passwd"), id("group", "/etc/group"));
+    let mode = keys.text("unix_sockets.mode").and_then(|text| {
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
+        if mode.is_none() {
+            keys.invalid(format!("unix_sockets.mode {text:?} must be octal, for example \"0660\""));
+        }
+        mode
+    });
+    UnixSockets { user, group, mode }
+}
+
+/// The id of a name in the text of `/etc/passwd` or `/etc/group`.
+fn id_in(text: &str, name: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
 }
 
 fn advertised(keys: &mut Keys<'_>, bind: IpAddr, host: &Host) -> Option<IpAddr> {
@@ -270,7 +312,7 @@ fn advertised(keys: &mut Keys<'_>, bind: IpAddr, host: &Host) -> Option<IpAddr> 
 fn one_address(keys: &mut Keys<'_>, key: &str, text: &str) -> Option<IpAddr> {
     let reason = match text.trim_start_matches('[').trim_end_matches(']').parse() {
         Ok(address) => return Some(address),
-        Err(_) if text.starts_with("unix:") => "Unix sockets are not served yet",
+        Err(_) if text.starts_with("unix:") => "only addresses.http takes unix:///PATH",
         Err(_) if text.contains("{{") => "templates are not served",
         Err(_) if text == "localhost" => return Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         Err(_) => "that is no IP address",
@@ -290,6 +332,8 @@ fn acl(keys: &mut Keys<'_>, loopback: bool) -> AclConfig {
         initial_management: keys.credential("acl.tokens.initial_management"),
         agent_token: keys.credential("acl.tokens.agent").unwrap_or_else(|| default_token.clone()),
         dns_token: keys.credential("acl.tokens.dns").unwrap_or_else(|| default_token.clone()),
+        persist_tokens: keys.flag("acl.enable_token_persistence").unwrap_or(false),
+        registration_token: keys.credential("acl.tokens.config_file_service_registration").unwrap_or_default(),
         default_token,
     }
 }
@@ -405,11 +449,23 @@ fn dns(keys: &mut Keys<'_>) -> DnsConfig {
     let domain = |name: String| format!("{}.", name.trim_matches('.').to_ascii_lowercase());
     let recursors = keys.texts("recursors");
     let recursors = recursors.iter().filter_map(|text| recursor(keys, text)).collect();
+    let recursor_strategy = match keys.text("dns_config.recursor_strategy").as_deref() {
+        None | Some("sequential") => Strategy::Sequential,
+        Some("random") => Strategy::Random,
+        Some(other) => {
+            keys.invalid(format!("dns_config.recursor_strategy {other:?} must be \"sequential\" or \"random\""));
+            Strategy::Sequential
+        }
+    };
     let service_ttl = keys.text_map("dns_config.service_ttl");
+    let default = DnsConfig::default();
+    let soa = |name: &str, default| keys.count(&format!("dns_config.soa.{name}")).unwrap_or(default);
     DnsConfig {
         domain: domain(keys.text("domain").unwrap_or_else(|| "consul".into())),
         alt_domain: keys.text("alt_domain").map(domain),
         recursors,
+        recursor_strategy,
+        recursor_timeout: keys.duration("dns_config.recursor_timeout").unwrap_or(default.recursor_timeout),
         node_ttl: keys.duration("dns_config.node_ttl").unwrap_or_default(),
         service_ttl: service_ttl
             .into_iter()
@@ -417,14 +473,20 @@ fn dns(keys: &mut Keys<'_>) -> DnsConfig {
             .collect(),
         only_passing: keys.flag("dns_config.only_passing").unwrap_or(false),
         allow_stale: keys.flag("dns_config.allow_stale").unwrap_or(true),
+        max_stale: keys.duration("dns_config.max_stale").unwrap_or(default.max_stale),
+        disable_compression: keys.flag("dns_config.disable_compression").unwrap_or(false),
+        node_meta_txt: keys.flag("dns_config.enable_additional_node_meta_txt").unwrap_or(true),
+        max_queries_per_client: keys
+            .count("limits.dns_max_queries_per_client")
+            .unwrap_or(default.max_queries_per_client),
         enable_truncate: keys.flag("dns_config.enable_truncate").unwrap_or(false),
         udp_answer_limit: keys.count("dns_config.udp_answer_limit").unwrap_or(3) as usize,
         a_record_limit: keys.count("dns_config.a_record_limit").unwrap_or(0) as usize,
         soa: Soa {
-            refresh: keys.count("dns_config.soa.refresh").unwrap_or(3600),
-            retry: keys.count("dns_config.soa.retry").unwrap_or(600),
-            expire: keys.count("dns_config.soa.expire").unwrap_or(86400),
-            min_ttl: keys.count("dns_config.soa.min_ttl").unwrap_or(0),
+            refresh: soa("refresh", default.soa.refresh),
+            retry: soa("retry", default.soa.retry),
+            expire: soa("expire", default.soa.expire),
+            min_ttl: soa("min_ttl", default.soa.min_ttl),
         },
     }
 }
@@ -457,6 +519,59 @@ fn watches(keys: &mut Keys<'_>) -> Vec<WatchDefinition> {
         keys.invalid(format!("watches: there are {}, at most {WATCHES_MAX} are followed", watches.len()));
     }
     watches
+}
+
+fn check_settings(keys: &mut Keys<'_>) -> CheckSettings {
+    let default = CheckSettings::default();
+    let scripts_of_api = keys.flag("enable_script_checks").unwrap_or(false);
+    let output_max_size = keys.count("check_output_max_size").map_or(default.output_max_size, |size| size as usize);
+    if !(1..=OUTPUT_BYTES_MAX).contains(&output_max_size) {
+        keys.invalid(format!("check_output_max_size must be from 1 to {OUTPUT_BYTES_MAX} bytes"));
+    }
+    let reap_interval = keys.duration("check_reap_interval").unwrap_or(default.reap_interval);
+    if reap_interval.is_zero() {
+        keys.invalid("check_reap_interval must be more than nothing, for example \"30s\"".into());
+    }
+    CheckSettings {
+        update_interval: keys.duration("check_update_interval").unwrap_or(default.update_interval),
+        output_max_size,
+        discard_output: keys.flag("discard_check_output").unwrap_or(false),
+        reap_interval,
+        scripts_of_files: keys.flag("enable_local_script_checks").unwrap_or(false) || scripts_of_api,
+        scripts_of_api,
+    }
+}
+
+/// Who may have programs run on this machine is spelled out, and is never everybody on the network.
+fn scripts(keys: &mut Keys<'_>, config: &Config) {
+    let settings = config.check_settings;
+    let of_services = config.services.iter().flat_map(ServiceDefinition::all_checks);
+    let runs_programs = config.checks.iter().cloned().chain(of_services).find(|check| check.runs_programs());
+    if let Some(check) = runs_programs.filter(|_| !settings.scripts_of_files) {
+        keys.invalid(format!(
+            "check {:?} has a program run: Scripts are disabled on this agent; to enable, configure \
+             'enable_script_checks' or 'enable_local_script_checks' to true",
+            check.id_text()
+        ));
+    }
+    if !settings.scripts_of_api {
+        return;
+    }
+    let beyond = |listener: &&SocketAddr| !listener.ip().is_loopback();
+    let listeners = config.addresses.http.iter().chain(&config.addresses.https);
+    if !config.acl.enabled && listeners.clone().any(|listener| beyond(&listener)) {
+        keys.invalid(
+            "enable_script_checks lets whoever reaches the HTTP API run programs here: set acl.enabled = true, or use \
+             enable_local_script_checks, which takes programs from files alone"
+                .into(),
+        );
+    } else if !config.acl.enabled {
+        keys.warnings.push(
+            "enable_script_checks without ACLs: every program on this machine may have others run; \
+             enable_local_script_checks takes them from files alone"
+                .into(),
+        );
+    }
 }
 
 fn log(keys: &mut Keys<'_>, dev: bool) -> LogConfig {
@@ -542,13 +657,7 @@ fn http_config(keys: &mut Keys<'_>) -> HttpConfig {
 /// What is not safe is refused, or spelled out by the user and warned about.
 fn safety(keys: &mut Keys<'_>, config: &Config) {
     let loopback = config.addresses.bind.is_loopback();
-    for key in ["enable_script_checks", "enable_local_script_checks"] {
-        if keys.flag(key) == Some(true) {
-            keys.invalid(format!(
-                "{key}: script checks are not served yet; leave it out and use HTTP, TCP or TTL checks"
-            ));
-        }
-    }
+    scripts(keys, config);
     let plain = config.addresses.http.iter().filter(|listener| !listener.ip().is_loopback());
     let plain: Vec<String> = plain.map(SocketAddr::to_string).collect();
     if !plain.is_empty() {

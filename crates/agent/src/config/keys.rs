@@ -44,8 +44,18 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
         "acl",
         Object(&[
             ("default_policy", Text),
+            ("enable_token_persistence", Flag),
             ("enabled", Flag),
-            ("tokens", Object(&[("agent", Text), ("default", Text), ("dns", Text), ("initial_management", Text)])),
+            (
+                "tokens",
+                Object(&[
+                    ("agent", Text),
+                    ("config_file_service_registration", Text),
+                    ("default", Text),
+                    ("dns", Text),
+                    ("initial_management", Text),
+                ]),
+            ),
         ]),
     ),
     ("addresses", Object(&[("dns", Text), ("http", Text), ("https", Text)])),
@@ -65,6 +75,8 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("bind_addr", Text),
     ("bootstrap", Flag),
     ("bootstrap_expect", Count),
+    ("check_output_max_size", Count),
+    ("check_reap_interval", Duration),
     ("check_update_interval", Duration),
     ("checks", Definitions),
     ("client_addr", Text),
@@ -73,14 +85,20 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("datacenter", Text),
     ("default_intention_policy", Text),
     ("default_query_time", Duration),
+    ("discard_check_output", Flag),
     (
         "dns_config",
         Object(&[
             ("a_record_limit", Count),
             ("allow_stale", Flag),
+            ("disable_compression", Flag),
+            ("enable_additional_node_meta_txt", Flag),
             ("enable_truncate", Flag),
+            ("max_stale", Duration),
             ("node_ttl", Duration),
             ("only_passing", Flag),
+            ("recursor_strategy", Text),
+            ("recursor_timeout", Duration),
             ("service_ttl", DurationMap),
             ("soa", Object(&[("expire", Count), ("min_ttl", Count), ("refresh", Count), ("retry", Count)])),
             ("udp_answer_limit", Count),
@@ -97,6 +115,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     (
         "limits",
         Object(&[
+            ("dns_max_queries_per_client", Count),
             ("http_max_conns_per_client", Count),
             ("kv_max_value_size", Count),
             ("rpc_max_burst", Count),
@@ -142,6 +161,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("skip_leave_on_interrupt", Flag),
     ("telemetry", Object(&[("disable_hostname", Flag), ("metrics_prefix", Text)])),
     ("tls", Object(&[("defaults", TLS), ("https", TLS), ("internal_rpc", TLS)])),
+    ("unix_sockets", Object(&[("group", Text), ("mode", Text), ("user", Text)])),
     ("ui_config", Object(&[("enabled", Flag)])),
     ("watches", Definitions),
 ];

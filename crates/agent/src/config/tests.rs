@@ -168,14 +168,30 @@ fn old_names_work_and_are_warned_about() {
 }
 
 #[test]
+fn programs_are_run_only_where_the_configuration_says_so() {
+    let script = "check { name = \"a\"\nargs = [\"/bin/true\"]\ninterval = \"1s\" }";
+    let text = complaints(&[LOOPBACK, script]);
+    assert!(text.contains("Scripts are disabled on this agent"), "{text}");
+    let config = load(&[LOOPBACK, script, "enable_local_script_checks = true"]).unwrap();
+    assert!(config.check_settings.scripts_of_files && !config.check_settings.scripts_of_api);
+    let config = load(&[LOOPBACK, "enable_script_checks = true"]).unwrap();
+    assert!(config.check_settings.scripts_of_api);
+    assert!(config.warnings.iter().any(|warning| warning.contains("enable_script_checks")), "{:?}", config.warnings);
+    let text = complaints(&[
+        LOOPBACK,
+        "enable_script_checks = true\naddresses { https = \"0.0.0.0\" }\nports { https = 8501 }",
+    ]);
+    assert!(text.contains("enable_local_script_checks"), "{text}");
+}
+
+#[test]
 fn what_is_not_served_is_refused_plainly() {
     for (fragment, part) in [
-        ("enable_script_checks = true", "script checks are not served yet"),
         ("retry_join = [\"provider=aws tag_key=x\"]", "cloud auto-join is not served"),
-        ("addresses { http = \"unix:///run/x\" }", "Unix sockets are not served yet"),
+        ("addresses { dns = \"unix:///run/x\" }", "only addresses.http takes unix:///PATH"),
+        ("unix_sockets { mode = \"999\" }", "must be octal"),
         ("bind_addr = \"{{ GetPrivateIP }}\"", "templates are not served"),
         ("service { name = \"a\"\nconnect { sidecar_service {} } }", "Connect.SidecarService is not served"),
-        ("check { name = \"a\"\ngrpc = \"x:1\"\ninterval = \"1s\" }", "gRPC checks are not served yet"),
         ("server_addresses = [\"server-0\"]", "must be host:port"),
     ] {
         let text = complaints(&[LOOPBACK, fragment]);
@@ -212,6 +228,30 @@ fn the_files_of_a_server_pod_are_a_configuration() {
 }
 
 #[test]
+fn http_may_be_on_a_unix_socket_beside_an_address() {
+    let config = load(&[
+        LOOPBACK,
+        "addresses { http = \"127.0.0.1 unix:///run/lictor.sock\" }\nunix_sockets { mode = \"0660\" user = \"root\" group = \"7\" }",
+    ])
+    .unwrap();
+    assert_eq!(config.addresses.http, ["127.0.0.1:8500".parse().unwrap()]);
+    assert_eq!(config.addresses.http_sockets, [PathBuf::from("/run/lictor.sock")]);
+    let expected = UnixSockets { mode: Some(0o660), user: Some(0), group: Some(7) };
+    assert_eq!(config.unix_sockets, expected);
+}
+
+#[test]
+fn every_key_that_changes_nothing_is_told_with_its_reason() {
+    let config = load(&[LOOPBACK, "raft_protocol = 3\nperformance { grpc_keepalive_timeout = \"1s\" }"]).unwrap();
+    let keys: Vec<&str> = config.ignored.iter().map(|ignored| ignored.key.as_str()).collect();
+    assert_eq!(keys, ["performance.grpc_keepalive_timeout", "raft_protocol"]);
+    assert_eq!(
+        (config.ignored[1].file.as_str(), config.ignored[1].reason),
+        ("-hcl fragment 2", "there is one version")
+    );
+}
+
+#[test]
 fn no_key_is_both_taken_and_without_effect() {
     let mut seen = std::collections::BTreeSet::new();
     for entry in WITHOUT_EFFECT {
@@ -219,6 +259,62 @@ fn no_key_is_both_taken_and_without_effect() {
         assert!(!keys::KEYS.iter().any(|(name, _)| *name == entry.key), "{} has an effect", entry.key);
         assert!(!entry.reason.is_empty());
     }
+}
+
+#[test]
+fn no_text_ends_the_reader_of_configurations() {
+    use crate::testing::{one_of, random_cases};
+    const PIECES: [&str; 34] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        "=",
+        ":",
+        ",",
+        "\n",
+        "\"",
+        "\\",
+        "a",
+        "ports",
+        "service",
+        "check",
+        "\"x\"",
+        "\"${x}\"",
+        "\"\\u00e9\"",
+        "1",
+        "-1",
+        "1e9",
+        "0x10",
+        "true",
+        "<<EOT\n",
+        "EOT\n",
+        "<<-E\n",
+        "E",
+        "# c\n",
+        "// c\n",
+        "/*",
+        "*/",
+        "\u{feff}",
+        "ü",
+    ];
+    let (mut taken, mut refused) = (0, 0);
+    random_cases(20_000, |rng| {
+        let text: String = (0..rng.below(40)).map(|_| format!("{} ", one_of(rng, &PIECES))).collect();
+        match hcl::parse(&text) {
+            Ok(_) => taken += 1,
+            Err(problem) => {
+                assert!(!problem.is_empty(), "{text:?}");
+                refused += 1;
+            }
+        }
+        // Deep nesting costs no stack.
+        let deep = one_of(rng, &["{a=", "[", "(", "a {"]).repeat(rng.below(3000) as usize);
+        assert!(deep.is_empty() || hcl::parse(&deep).is_err(), "{}", deep.len());
+    });
+    assert!(taken > 100 && refused > 1000, "{taken} and {refused}");
 }
 
 #[test]

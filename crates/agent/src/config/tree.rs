@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::ConfigProblem;
 use super::keys::{KEYS, Kind, RENAMED, SINGULAR};
 use super::source::Source;
 use super::without_effect::{Notice, WITHOUT_EFFECT};
+use super::{ConfigProblem, IgnoredKey};
 
 /// A name this close, of 1, is worth naming in a message.
 const NEAR: f64 = 0.7;
@@ -63,14 +63,20 @@ fn as_list(value: Value) -> Value {
 }
 
 /// Finds unknown keys and values of the wrong kind; takes both out, and keys without effect too.
-pub(super) fn check(source: &mut Source, warnings: &mut Vec<String>, problems: &mut Vec<ConfigProblem>) {
-    let mut checker = Checker { file: &source.name, warnings, problems };
+pub(super) fn check(
+    source: &mut Source,
+    warnings: &mut Vec<String>,
+    ignored: &mut Vec<IgnoredKey>,
+    problems: &mut Vec<ConfigProblem>,
+) {
+    let mut checker = Checker { file: &source.name, warnings, ignored, problems };
     checker.object("", &mut source.root, KEYS);
 }
 
 struct Checker<'a> {
     file: &'a str,
     warnings: &'a mut Vec<String>,
+    ignored: &'a mut Vec<IgnoredKey>,
     problems: &'a mut Vec<ConfigProblem>,
 }
 
@@ -82,6 +88,7 @@ impl Checker<'_> {
                 return !value.is_null() && self.value(&path, value, *kind);
             }
             if let Some(entry) = WITHOUT_EFFECT.iter().find(|entry| entry.key == path) {
+                self.ignored.push(IgnoredKey { file: self.file.into(), key: path.clone(), reason: entry.reason });
                 if entry.notice == Notice::Warn {
                     self.warnings.push(format!("{}: {path} has no effect: {}", self.file, entry.reason));
                 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, SOA, SRV, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use lictor_runtime::Rng;
 use lictor_types::{CheckServiceNode, CheckStatus, Node};
@@ -14,6 +14,8 @@ use crate::config::DnsConfig;
 
 /// The most instances that are looked at for one answer, whatever the transport.
 const INSTANCES_MAX: usize = 4096;
+/// The most locations (SRV) in one answer, whatever the transport.
+const LOCATIONS_MAX: usize = 1024;
 /// Bytes in the longest text of a TXT record.
 const TEXT_BYTES_MAX: usize = 255;
 
@@ -87,7 +89,8 @@ impl Subject<'_> {
     pub(super) fn node(&self, node: &Node) -> Sections {
         let mut sections = Sections::default();
         let ttl = self.node_ttl();
-        match node.address.parse::<IpAddr>() {
+        let address = self.of_family(&node.address, |tag| node.tagged_addresses.get(tag).map(String::as_str));
+        match address.parse::<IpAddr>() {
             Ok(address) => {
                 let record = address_record(self.name.clone(), address, ttl);
                 if self.takes(record.record_type()) {
@@ -96,7 +99,7 @@ impl Subject<'_> {
             }
             Err(_) => {
                 if self.kind != RecordType::TXT
-                    && let Ok(target) = absolute(&node.address)
+                    && let Ok(target) = absolute(address)
                 {
                     sections.answers.push(Record::from_rdata(self.name.clone(), ttl, RData::CNAME(CNAME(target))));
                 }
@@ -106,7 +109,7 @@ impl Subject<'_> {
             node.meta.iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| self.text(key, value, ttl));
         match self.kind {
             RecordType::TXT | RecordType::ANY => sections.answers.extend(texts),
-            RecordType::A | RecordType::AAAA => sections.additionals.extend(texts),
+            RecordType::A | RecordType::AAAA if self.settings.node_meta_txt => sections.additionals.extend(texts),
             _ => {}
         }
         sections
@@ -133,7 +136,7 @@ impl Subject<'_> {
         if rows.is_empty() {
             return self.absent();
         }
-        rows.truncate(INSTANCES_MAX);
+        rows.truncate(if self.kind == RecordType::SRV { LOCATIONS_MAX } else { INSTANCES_MAX });
         let ttl = ttl.map_or_else(|| self.service_ttl(service), seconds);
         let mut sections = Sections::default();
         let mut seen = BTreeSet::new();
@@ -155,7 +158,7 @@ impl Subject<'_> {
     }
 
     fn service_address(&self, row: &CheckServiceNode, ttl: u32, seen: &mut BTreeSet<String>, sections: &mut Sections) {
-        let address = effective_address(row);
+        let address = self.effective_address(row);
         if !seen.insert(address.to_owned()) {
             return;
         }
@@ -201,6 +204,42 @@ impl Subject<'_> {
                 sections.additionals.push(record);
             }
         }
+    }
+
+    /// The address of an instance: its own, else its node's.
+    fn effective_address<'r>(&self, row: &'r CheckServiceNode) -> &'r str {
+        let (service, node) = (&row.service, &row.node);
+        let own = self
+            .of_family(&service.address, |tag| service.tagged_addresses.get(tag).map(|tagged| tagged.address.as_str()));
+        if own.is_empty() {
+            self.of_family(&node.address, |tag| node.tagged_addresses.get(tag).map(String::as_str))
+        } else {
+            own
+        }
+    }
+
+    /// Of an address and those that are tagged beside it, the one of the family that is asked for.
+    fn of_family<'r>(&self, plain: &'r str, tagged: impl Fn(&str) -> Option<&'r str>) -> &'r str {
+        let tag = match self.kind {
+            RecordType::A => "lan_ipv4",
+            RecordType::AAAA => "lan_ipv6",
+            _ => return plain,
+        };
+        tagged(tag).filter(|address| !address.is_empty()).unwrap_or(plain)
+    }
+
+    /// The names of what has an address: nodes, then services.
+    pub(super) fn pointers(&self, nodes: &[Node], services: &[String]) -> Sections {
+        let named = |name: &str, word: &str| {
+            let mut labels: Vec<&str> = name.split('.').collect();
+            labels.extend([word, self.datacenter]);
+            self.within(&labels)
+        };
+        let nodes = nodes.iter().filter_map(|node| named(node.name.as_str(), "node"));
+        let services = services.iter().filter_map(|name| named(name, "service"));
+        let record = |target| Record::from_rdata(self.name.clone(), 0, RData::PTR(PTR(target)));
+        let answers: Vec<Record> = nodes.chain(services).map(record).collect();
+        if answers.is_empty() { self.absent() } else { Sections { answers, ..Sections::default() } }
     }
 
     /// The name that an instance is reached by, and its address where it is known.
@@ -282,11 +321,6 @@ impl Subject<'_> {
 /// The worst that a check of the instance or its node says.
 fn worst(row: &CheckServiceNode) -> CheckStatus {
     row.checks.iter().map(|check| check.status).max().unwrap_or(CheckStatus::Passing)
-}
-
-/// The address of an instance: its own, else its node's.
-fn effective_address(row: &CheckServiceNode) -> &str {
-    if row.service.address.is_empty() { &row.node.address } else { &row.service.address }
 }
 
 fn address_record(name: Name, address: IpAddr, ttl: u32) -> Record {

@@ -13,6 +13,10 @@ pub(super) enum Wanted {
     Service(WantedService),
     /// `<hex>.addr`.
     Address(IpAddr),
+    /// `<service>.virtual`: the address that stands for a service in the mesh.
+    Virtual(String),
+    /// `<service>.ingress`: the gateways that let callers of a service in.
+    Ingress(String),
     /// `<query>.query`, `_<query>._tcp.query`: a prepared query by its name or id.
     Query(String),
 }
@@ -26,6 +30,24 @@ pub(super) struct WantedService {
     pub(super) tag: Option<String>,
     /// Those that serve it over mutual TLS, instead of the plain ones.
     pub(super) connect: bool,
+}
+
+/// The address that a name of the reverse tree stands for.
+pub(super) fn pointer(name: &Name) -> Option<IpAddr> {
+    let labels: Vec<String> = name.iter().map(label).collect::<Option<_>>()?;
+    let words: Vec<&str> = labels.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [parts @ .., "in-addr", "arpa"] if parts.len() == 4 => {
+            let number = |at: usize| parts[at].parse::<u8>().ok();
+            Some([number(3)?, number(2)?, number(1)?, number(0)?].into())
+        }
+        [nibbles @ .., "ip6", "arpa"] if nibbles.len() == 32 => {
+            let hex: String = nibbles.iter().rev().copied().collect();
+            let one_each = nibbles.iter().all(|nibble| nibble.len() == 1);
+            one_each.then(|| u128::from_str_radix(&hex, 16).ok()).flatten().map(|bits| IpAddr::V6(bits.into()))
+        }
+        _ => None,
+    }
 }
 
 /// A name within our domain.
@@ -57,8 +79,8 @@ impl Question {
                 "node" => (!before.is_empty()).then(|| Wanted::Node(before.join("."))),
                 "addr" => address(before),
                 "query" => query(before),
-                // Virtual addresses and ingress gateways have names of their own, and none of them is here.
-                "virtual" | "ingress" => None,
+                "virtual" => before.last().map(|name| Wanted::Virtual(name.clone())),
+                "ingress" => before.last().map(|name| Wanted::Ingress(name.clone())),
                 // In a question for SRV the word `service` may be left out after `_web._tcp`.
                 _ if kind == RecordType::SRV && word.starts_with('_') => service(&labels[..=at]),
                 _ => continue,
@@ -150,6 +172,8 @@ mod tests {
             ("_web._tcp.service.consul.", named("web", None, false), None),
             ("_web._v2.service.dc1.consul.", named("web", Some("v2"), false), Some("dc1")),
             ("web.connect.consul.", named("web", None, true), None),
+            ("web.virtual.consul.", Some(Wanted::Virtual("web".into())), None),
+            ("web.ingress.dc1.consul.", Some(Wanted::Ingress("web".into())), Some("dc1")),
             ("node.service.consul.", named("node", None, false), None),
             ("n1.node.consul.", node("n1"), None),
             ("a.b.node.dc1.consul.", node("a.b"), Some("dc1")),
@@ -187,6 +211,17 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_the_reverse_tree_is_an_address() {
+        let read = |name: &str| pointer(&Name::from_ascii(name).unwrap());
+        assert_eq!(read("4.3.2.10.in-addr.arpa."), Some("10.2.3.4".parse().unwrap()));
+        let six = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.B.D.0.1.0.0.2.ip6.arpa.";
+        assert_eq!(read(six), Some("2001:db8::1".parse().unwrap()));
+        for name in ["3.2.10.in-addr.arpa.", "4.3.2.256.in-addr.arpa.", "1.ip6.arpa.", "arpa.", "web.service.consul."] {
+            assert_eq!(read(name), None, "{name}");
+        }
+    }
+
+    #[test]
     fn what_names_nothing_is_nothing() {
         for name in [
             "consul.",
@@ -199,7 +234,8 @@ mod tests {
             "zz000001.addr.consul.",
             "x.0a000001.addr.consul.",
             "query.consul.",
-            "web.virtual.consul.",
+            "virtual.consul.",
+            "web.virtual.dc1.peer.consul.",
         ] {
             assert_eq!(parse(name, RecordType::A).wanted, None, "{name}");
         }

@@ -1,20 +1,25 @@
 //! From a packet to its answer: checks the question, asks the waist, and has the answer made.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query as Asked, ResponseCode};
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use lictor_types::prepared_query::PreparedQueryExecute;
 use lictor_types::query::ServiceQuery;
 use lictor_types::refusal::RefusalKind;
+use lictor_types::selection::Selection;
 use lictor_types::{Answer, Consistency, Freshness, NodeName, Query, Refusal, ServiceName, duration};
 use tokio::time::Instant;
 
 use super::answer::{Sections, Subject};
-use super::name::{Question, Wanted, WantedService};
-use super::size::{Room, fit};
+use super::name::{Question, Wanted, WantedService, pointer};
+use super::size::{Room, Style, encode, fit};
+use super::{alias, recurse};
 use crate::agent::Agent;
+use crate::config::DnsConfig;
 use crate::prepared_query::arrange;
 
 /// How long a question may take; resolvers have given up by then.
@@ -28,26 +33,61 @@ const HEADER_BYTES: usize = 12;
 
 /// The domains that we answer for.
 #[derive(Clone, Debug)]
-pub(super) struct Zones(Vec<Name>);
+pub(super) struct Zones {
+    own: Vec<Name>,
+    /// What the resolvers of this machine append to names.
+    searched: Vec<Name>,
+}
 
 impl Zones {
     /// The domains of the configuration. One that is no name is left out: the configuration has refused it already.
-    pub(super) fn of(agent: &Agent) -> Self {
+    /// `resolv_conf` is the text of this machine's file.
+    pub(super) fn of(agent: &Agent, resolv_conf: &str) -> Self {
         let config = agent.config.load();
         let dns = &config.dns;
-        let named = [Some(&dns.domain), dns.alt_domain.as_ref()];
-        let mut zones: Vec<Name> = named.into_iter().flatten().filter_map(|text| Name::from_ascii(text).ok()).collect();
-        for zone in &mut zones {
-            zone.set_fqdn(true);
-        }
+        let named = [Some(dns.domain.as_str()), dns.alt_domain.as_deref()];
+        let mut own = absolute(named.into_iter().flatten());
         // The longest first, so that a domain inside another one wins.
-        zones.sort_by_key(|zone| std::cmp::Reverse(zone.num_labels()));
-        Self(zones)
+        own.sort_by_key(|zone| std::cmp::Reverse(zone.num_labels()));
+        let searched = resolv_conf.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            matches!(words.next(), Some("search" | "domain")).then_some(words)
+        });
+        Self { own, searched: absolute(searched.flatten()) }
     }
 
-    fn holding(&self, name: &Name) -> Option<&Name> {
-        self.0.iter().find(|zone| zone.zone_of(name))
+    pub(super) fn holding(&self, name: &Name) -> Option<&Name> {
+        self.own.iter().find(|zone| zone.zone_of(name))
     }
+
+    /// Whether `name` is one of ours with something behind it that a resolver appended: in a pod, whose resolver counts dots,
+    /// every name of ours is asked for in all the pod's domains first.
+    fn is_searched(&self, name: &Name, anywhere: bool) -> bool {
+        let appended = |labels: usize| {
+            let rest = name.trim_to(usize::from(name.num_labels()).saturating_sub(labels));
+            anywhere || self.searched.contains(&rest)
+        };
+        let labels: Vec<&[u8]> = name.iter().collect();
+        self.own.iter().any(|zone| {
+            let zone: Vec<&[u8]> = zone.iter().collect();
+            // The last label is left to what was appended; the first one to the name itself.
+            (1..labels.len().saturating_sub(zone.len())).any(|at| {
+                let same = |(one, two): (&&[u8], &&[u8])| one.eq_ignore_ascii_case(two);
+                labels[at..at + zone.len()].iter().zip(&zone).all(same) && appended(at + zone.len())
+            })
+        })
+    }
+}
+
+fn absolute<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Name> {
+    let named = names.filter_map(|text| Name::from_ascii(text).ok());
+    named
+        .map(|mut name| {
+            name.set_fqdn(true);
+            name.to_lowercase()
+        })
+        .filter(|name| !name.is_root())
+        .collect()
 }
 
 /// How a question came.
@@ -70,17 +110,18 @@ pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport
     if request.metadata.message_type != MessageType::Query {
         return None;
     }
+    let config = agent.config.load_full();
     let mut response = Message::response(request.metadata.id, request.metadata.op_code);
     response.metadata = Metadata::response_from_request(&request.metadata);
+    response.metadata.recursion_available = !config.dns.recursors.is_empty();
     response.queries.clone_from(&request.queries);
-    if let Some(edns) = &request.edns {
-        let mut echoed = Edns::new();
-        echoed.set_max_payload(edns.max_payload());
-        response.set_edns(echoed);
-    }
+    response.edns = request.edns.as_ref().map(echoed);
     let sections = match refused(&request) {
         Some(code) => Sections { code: Some(code), ..Sections::default() },
-        None => sections(agent, zones, &request, &mut response.metadata).await,
+        None => match sections(agent, zones, &request, transport, &mut response.metadata).await {
+            Found::Ours(sections) => sections,
+            Found::Elsewhere(answer) => return encode(&answer, true).ok(),
+        },
     };
     response.metadata.response_code = sections.code.unwrap_or(ResponseCode::NoError);
     response.answers = sections.answers;
@@ -89,12 +130,12 @@ pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport
     let is_reverse = request.queries.first().is_some_and(|query| query.query_type == RecordType::PTR);
     let figure = if is_reverse { &agent.figures.dns_reverse } else { &agent.figures.dns };
     figure.took(begin.elapsed());
-    let config = agent.config.load_full();
     let room = match transport {
         Transport::Tcp => Room::TCP,
         Transport::Udp => Room::udp(request.edns.as_ref().map(Edns::max_payload), config.dns.udp_answer_limit),
     };
-    match fit(response, room, config.dns.enable_truncate) {
+    let style = Style { announce: config.dns.enable_truncate, compress: !config.dns.disable_compression };
+    match fit(response, room, style) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
             tracing::warn!(%error, "a DNS answer cannot be encoded");
@@ -103,6 +144,25 @@ pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport
             failed.to_vec().ok()
         }
     }
+}
+
+/// What we say of EDNS to a client that spoke of it: its own size, and that the answer is the same for every subnet.
+fn echoed(edns: &Edns) -> Edns {
+    let mut echoed = Edns::new();
+    echoed.set_max_payload(edns.max_payload());
+    if let Some(EdnsOption::Subnet(subnet)) = edns.option(EdnsCode::Subnet) {
+        let same_for_all = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), 0);
+        echoed.options_mut().insert(EdnsOption::Subnet(same_for_all));
+    }
+    echoed
+}
+
+/// Where an answer comes from.
+enum Found {
+    /// From us.
+    Ours(Sections),
+    /// From a recursor, whole.
+    Elsewhere(Box<Message>),
 }
 
 /// FORMERR for a query whose head can be read; nothing for anything else, lest two servers answer each other for ever.
@@ -128,36 +188,122 @@ fn refused(request: &Message) -> Option<ResponseCode> {
     matches!(query.query_type, RecordType::AXFR | RecordType::IXFR).then_some(ResponseCode::NotImp)
 }
 
-async fn sections(agent: &Agent, zones: &Zones, request: &Message, metadata: &mut Metadata) -> Sections {
+async fn sections(
+    agent: &Agent,
+    zones: &Zones,
+    request: &Message,
+    transport: Transport,
+    metadata: &mut Metadata,
+) -> Found {
     let only = |code| Sections { code: Some(code), ..Sections::default() };
-    let Some(query) = request.queries.first() else { return only(ResponseCode::FormErr) };
-    let Some(domain) = zones.holding(&query.name) else { return only(ResponseCode::Refused) };
-    metadata.authoritative = true;
+    let Some(query) = request.queries.first() else { return Found::Ours(only(ResponseCode::FormErr)) };
+    let Some(domain) = zones.holding(&query.name) else {
+        return elsewhere(agent, zones, request, transport, metadata).await;
+    };
+    Found::Ours(within(agent, zones, query, domain, metadata).await)
+}
+
+/// A name of another domain.
+async fn elsewhere(
+    agent: &Agent,
+    zones: &Zones,
+    request: &Message,
+    transport: Transport,
+    metadata: &mut Metadata,
+) -> Found {
+    let code = |code| Found::Ours(Sections { code: Some(code), ..Sections::default() });
+    let Some(query) = request.queries.first() else { return code(ResponseCode::FormErr) };
     let config = agent.config.load_full();
-    let subject = Subject {
+    let recursors = !config.dns.recursors.is_empty();
+    if query.query_type == RecordType::PTR
+        && let (Some(address), Some(domain)) = (pointer(&query.name), zones.own.last())
+    {
+        match with_limit(&query.name, pointers(agent, query, domain, address)).await {
+            Ok(found) if found.code.is_some() && recursors => {}
+            Ok(found) => {
+                metadata.authoritative = true;
+                return Found::Ours(found);
+            }
+            Err(failed) => return code(failed),
+        }
+    }
+    if zones.is_searched(&query.name, !recursors) {
+        return code(ResponseCode::NXDomain);
+    }
+    if !recursors {
+        return code(ResponseCode::Refused);
+    }
+    match recurse::forward(&config.dns, &*agent.rng, request, transport).await {
+        Some(answer) => Found::Elsewhere(Box::new(answer)),
+        None => code(ResponseCode::ServFail),
+    }
+}
+
+/// What has this address.
+async fn pointers(agent: &Agent, query: &Asked, domain: &Name, address: IpAddr) -> Result<Sections, Refusal> {
+    let config = agent.config.load_full();
+    let subject = subject(agent, &config.dns, query, domain);
+    let filter = format!("Address == \"{address}\"");
+    let nodes = Selection { query: Query::Nodes(BTreeMap::new()), filter, near: None };
+    match ask(agent, Query::Selected(Box::new(nodes))).await? {
+        Answer::Nodes(nodes) => Ok(subject.pointers(&nodes, &[])),
+        _ => Err(unexpected()),
+    }
+}
+
+/// What an answer to `query` is about.
+pub(super) fn subject<'a>(
+    agent: &'a Agent,
+    settings: &'a DnsConfig,
+    query: &'a Asked,
+    domain: &'a Name,
+) -> Subject<'a> {
+    Subject {
         name: &query.name,
         domain,
         kind: query.query_type,
         datacenter: &agent.identity.datacenter,
-        settings: &config.dns,
+        settings,
         now_seconds: agent.clock.unix_millis() / 1000,
-    };
-    match tokio::time::timeout(QUESTION_LIMIT, resolved(agent, &subject)).await {
-        Ok(Ok(sections)) => sections,
+    }
+}
+
+/// What is found within the time that a question has; else why not, as the code of an answer.
+async fn with_limit<T>(name: &Name, found: impl Future<Output = Result<T, Refusal>>) -> Result<T, ResponseCode> {
+    match tokio::time::timeout(QUESTION_LIMIT, found).await {
+        Ok(Ok(found)) => Ok(found),
         // Who may not see a name is told that there is none.
-        Ok(Err(refusal)) if refusal.kind == RefusalKind::Forbidden => subject.absent(),
+        Ok(Err(refusal)) if refusal.kind == RefusalKind::Forbidden => Err(ResponseCode::NXDomain),
         Ok(Err(refusal)) => {
-            tracing::warn!(name = %query.name, %refusal, "a DNS question cannot be answered");
-            only(ResponseCode::ServFail)
+            tracing::warn!(%name, %refusal, "a DNS question cannot be answered");
+            Err(ResponseCode::ServFail)
         }
         Err(_) => {
-            tracing::warn!(name = %query.name, "a DNS question took longer than {} s", QUESTION_LIMIT.as_secs());
-            only(ResponseCode::ServFail)
+            tracing::warn!(%name, "a DNS question took longer than {} s", QUESTION_LIMIT.as_secs());
+            Err(ResponseCode::ServFail)
         }
     }
 }
 
-async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sections, Refusal> {
+/// A name of one of our domains.
+async fn within(agent: &Agent, zones: &Zones, query: &Asked, domain: &Name, metadata: &mut Metadata) -> Sections {
+    metadata.authoritative = true;
+    let config = agent.config.load_full();
+    let subject = subject(agent, &config.dns, query, domain);
+    let found = async {
+        let mut sections = resolved(agent, &subject).await?;
+        alias::follow(agent, zones, &config.dns, query.query_type, &mut sections).await?;
+        Ok(sections)
+    };
+    match with_limit(&query.name, found).await {
+        Ok(sections) => sections,
+        Err(ResponseCode::NXDomain) => subject.absent(),
+        Err(code) => Sections { code: Some(code), ..Sections::default() },
+    }
+}
+
+/// What the catalog says of a name.
+pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sections, Refusal> {
     if matches!(subject.kind, RecordType::SOA | RecordType::NS) {
         return Ok(subject.zone(&name_servers(agent).await?));
     }
@@ -181,6 +327,24 @@ async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sections, Refu
             let tags = tag.into_iter().collect();
             let query = ServiceQuery { tags, connect, ..ServiceQuery::all(service.clone()) };
             match ask(agent, Query::HealthService(query)).await? {
+                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows.to_vec(), &*agent.rng)),
+                _ => Err(unexpected()),
+            }
+        }
+        Some(Wanted::Virtual(name)) => {
+            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
+            match ask(agent, Query::VirtualAddress(service)).await? {
+                Answer::VirtualAddress(Some(row)) if matches!(subject.kind, RecordType::A | RecordType::ANY) => {
+                    Ok(subject.address(row.address().into()))
+                }
+                Answer::VirtualAddress(_) => Ok(subject.no_data()),
+                _ => Err(unexpected()),
+            }
+        }
+        Some(Wanted::Ingress(name)) => {
+            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
+            let query = ServiceQuery::all(service.clone());
+            match ask(agent, Query::HealthIngress(query)).await? {
                 Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows, &*agent.rng)),
                 _ => Err(unexpected()),
             }
@@ -211,7 +375,7 @@ async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
         return Err(unexpected());
     };
     let mut servers: Vec<_> = rows
-        .into_iter()
+        .iter()
         .filter_map(|row| Some((row.node.name.as_str().to_owned(), row.node.address.parse().ok()?)))
         .collect();
     for last in (1..servers.len()).rev() {
@@ -222,9 +386,17 @@ async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
 }
 
 async fn ask(agent: &Agent, query: Query) -> Result<Answer, Refusal> {
-    let consistency = if agent.config.load().dns.allow_stale { Consistency::Stale } else { Consistency::Default };
-    let freshness = Freshness { consistency, block: None };
-    Ok(agent.datacenter.read(&agent.tokens.dns(), query, freshness).await?.answer)
+    let config = agent.config.load();
+    let token = agent.tokens.dns();
+    let asked = |consistency, query| agent.datacenter.read(&token, query, Freshness { consistency, block: None });
+    if !config.dns.allow_stale {
+        return Ok(asked(Consistency::Default, query).await?.answer);
+    }
+    let read = asked(Consistency::Stale, query.clone()).await?;
+    if Duration::from_millis(read.last_contact_millis) <= config.dns.max_stale {
+        return Ok(read.answer);
+    }
+    Ok(asked(Consistency::Default, query).await?.answer)
 }
 
 fn unexpected() -> Refusal {

@@ -2,6 +2,7 @@
 //!
 //! Invariants
 //! - A UDP worker has at most [`QUESTIONS_MAX`] questions under way; more wait in the kernel's buffer and are dropped there.
+//! - One source is answered a configured number of UDP questions in a second; this machine as many as it asks.
 //! - At most [`CONNECTIONS_MAX`] TCP connections, each idle for [`IDLE_LIMIT`] at most, one question at a time.
 
 use std::io;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
+use super::limit::Sources;
 use super::resolve::{Transport, Zones, reply};
 use crate::agent::Agent;
 
@@ -48,7 +50,7 @@ impl DnsListener {
         let mut tried = 1;
         loop {
             // TCP first: it does not share its port, so a second agent on the same port is noticed here.
-            let bound = match TcpListener::bind(address).await {
+            let bound = match lictor_runtime::listen(address) {
                 Ok(tcp) => Self::with_udp(tcp, workers),
                 Err(error) => Err(error),
             };
@@ -89,16 +91,19 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// Answers on every listener until `tasks` are told to stop.
 pub fn serve(listeners: Vec<DnsListener>, agent: &Arc<Agent>, tasks: &Tasks) {
-    let zones = Arc::new(Zones::of(agent));
+    // What its resolvers append to names is the machine's own; without the file they append nothing.
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let zones = Arc::new(Zones::of(agent, &resolv_conf));
+    let sources = Arc::new(Sources::default());
     for DnsListener { tcp, udp } in listeners {
         for socket in udp {
-            tasks.spawn(udp_worker(socket, agent.clone(), zones.clone()));
+            tasks.spawn(udp_worker(socket, agent.clone(), zones.clone(), Arc::clone(&sources)));
         }
         tasks.spawn(accept(tcp, agent.clone(), zones.clone(), tasks.clone()));
     }
 }
 
-async fn udp_worker(socket: UdpSocket, agent: Arc<Agent>, zones: Arc<Zones>) {
+async fn udp_worker(socket: UdpSocket, agent: Arc<Agent>, zones: Arc<Zones>, sources: Arc<Sources>) {
     let mut buffer = [0; QUESTION_BYTES_MAX];
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -106,6 +111,11 @@ async fn udp_worker(socket: UdpSocket, agent: Arc<Agent>, zones: Arc<Zones>) {
             Some(()) = under_way.next(), if !under_way.is_empty() => {}
             received = socket.recv_from(&mut buffer), if under_way.len() < QUESTIONS_MAX => match received {
                 Ok((length, from)) => {
+                    let limit = agent.config.load().dns.max_queries_per_client;
+                    // Too many from one source: no answer, lest it be somebody else's flood.
+                    if !sources.admit(from.ip(), limit, Instant::now()) {
+                        continue;
+                    }
                     under_way.push(answer_packet(&socket, &agent, &zones, buffer[..length].to_vec(), from));
                 }
                 Err(error) => {

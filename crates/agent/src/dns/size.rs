@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use hickory_proto::ProtoError;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RData};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 
 /// Bytes of a UDP message to a client that says nothing of its size.
 const PLAIN_UDP_BYTES: usize = 512;
@@ -37,17 +38,39 @@ impl Room {
     }
 }
 
+/// How a message is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Style {
+    /// A cut answer says so.
+    pub(super) announce: bool,
+    /// A name that was written before is pointed at.
+    pub(super) compress: bool,
+}
+
+/// The bytes of a message.
+pub(super) fn encode(message: &Message, compress: bool) -> Result<Vec<u8>, ProtoError> {
+    if compress {
+        return message.to_vec();
+    }
+    let mut bytes = Vec::with_capacity(PLAIN_UDP_BYTES);
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_name_encoding(NameEncoding::Uncompressed);
+    message.emit(&mut encoder)?;
+    Ok(bytes)
+}
+
 /// The bytes of `message` within `room`. First the authority section goes, then answers from the end, together with the
 /// additional records that are of no use without them; one answer always stays. `announce` sets the truncation bit when
 /// answers are missing.
 ///
 /// # Errors
 /// The message cannot be encoded.
-pub(super) fn fit(mut message: Message, room: Room, announce: bool) -> Result<Vec<u8>, ProtoError> {
+pub(super) fn fit(mut message: Message, room: Room, style: Style) -> Result<Vec<u8>, ProtoError> {
+    let Style { announce, compress } = style;
     let all = message.answers.len();
     keep_answers(&mut message, room.answers);
     message.metadata.truncation = announce && message.answers.len() < all;
-    let bytes = message.to_vec()?;
+    let bytes = encode(&message, compress)?;
     if bytes.len() <= room.bytes {
         return Ok(bytes);
     }
@@ -56,7 +79,7 @@ pub(super) fn fit(mut message: Message, room: Room, announce: bool) -> Result<Ve
         let mut message = message.clone();
         keep_answers(&mut message, kept);
         message.metadata.truncation = announce && kept < all;
-        let bytes = message.to_vec()?;
+        let bytes = encode(&message, compress)?;
         Ok((bytes.len() <= room.bytes).then_some(bytes))
     };
     // The most answers that fit, by halving: each try encodes the whole message.
@@ -77,7 +100,7 @@ pub(super) fn fit(mut message: Message, room: Room, announce: bool) -> Result<Ve
     message.answers.truncate(1);
     message.additionals.clear();
     message.metadata.truncation = announce;
-    message.to_vec()
+    encode(&message, compress)
 }
 
 fn keep_answers(message: &mut Message, kept: usize) {
@@ -119,7 +142,7 @@ mod tests {
     }
 
     fn fitted(answers: u8, room: Room) -> Message {
-        let bytes = fit(message(answers), room, true).unwrap();
+        let bytes = fit(message(answers), room, Style { announce: true, compress: true }).unwrap();
         assert!(bytes.len() <= room.bytes, "{} bytes in room for {}", bytes.len(), room.bytes);
         Message::from_vec(&bytes).unwrap()
     }
@@ -142,8 +165,15 @@ mod tests {
     }
 
     #[test]
+    fn names_are_written_in_full_where_that_is_wanted() {
+        let (short, long) = (encode(&message(5), true).unwrap(), encode(&message(5), false).unwrap());
+        assert!(long.len() > short.len() + 100, "{} and {}", short.len(), long.len());
+        assert_eq!(Message::from_vec(&long).unwrap().answers, Message::from_vec(&short).unwrap().answers);
+    }
+
+    #[test]
     fn one_answer_stays_even_when_its_addresses_do_not_fit() {
-        let bytes = fit(message(5), Room { bytes: 60, answers: 3 }, false).unwrap();
+        let bytes = fit(message(5), Room { bytes: 60, answers: 3 }, Style { announce: false, compress: true }).unwrap();
         let got = Message::from_vec(&bytes).unwrap();
         assert_eq!((got.answers.len(), got.additionals.len(), got.metadata.truncation), (1, 0, false));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Asked, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use lictor_runtime::Tasks;
+use lictor_runtime::{Rng, Tasks};
 use lictor_types::service::{ConnectProxy, ServiceConnect, Weights};
 use lictor_types::{Answer, CheckServiceNode, CheckStatus, HealthCheck, Index, Node, NodeService, Query, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use super::resolve::{Transport, Zones, reply};
 use super::{DnsListener, serve};
 use crate::http::double::{Double, agent, at};
+use crate::testing::{one_of, random_bytes, random_cases};
 
 fn node(name: &str, address: &str) -> Node {
     Node {
@@ -26,6 +27,7 @@ fn node(name: &str, address: &str) -> Node {
         meta: BTreeMap::from([("rack".to_owned(), "r=1".to_owned())]),
         create_index: Index(1),
         modify_index: Index(1),
+        locality: None,
     }
 }
 
@@ -50,6 +52,7 @@ fn row(name: &str, node_address: &str, own: &str, status: CheckStatus) -> CheckS
             peer_name: String::new(),
             create_index: Index(1),
             modify_index: Index(1),
+            locality: None,
         },
         checks: vec![HealthCheck::new("c".parse().unwrap(), "c", status, "")],
     }
@@ -66,12 +69,12 @@ impl Door {
     }
 
     fn of_instances(rows: Vec<CheckServiceNode>) -> Self {
-        Self::with(Answer::CheckServiceNodes(rows))
+        Self::with(Answer::CheckServiceNodes(rows.into()))
     }
 
     async fn send(&self, request: &Message, transport: Transport) -> Message {
         let agent = agent(&self.double, self.fragment);
-        let bytes = reply(&agent, &Zones::of(&agent), &request.to_vec().unwrap(), transport).await.unwrap();
+        let bytes = reply(&agent, &Zones::of(&agent, ""), &request.to_vec().unwrap(), transport).await.unwrap();
         Message::from_vec(&bytes).unwrap()
     }
 
@@ -214,7 +217,7 @@ async fn what_goes_wrong_has_its_code() {
     *door.double.reads.lock() = vec![Err(Refusal::acl_not_found())];
     assert_eq!(code(door.ask("web.service.consul.", RecordType::A).await), ResponseCode::NXDomain);
     let agent = agent(&door.double, "");
-    let zones = Zones::of(&agent);
+    let zones = Zones::of(&agent, "");
     let mut cut = question("web.service.consul.", RecordType::A).to_vec().unwrap();
     cut.truncate(20);
     let answered = reply(&agent, &zones, &cut, Transport::Udp).await.unwrap();
@@ -250,4 +253,158 @@ async fn both_transports_answer_on_one_port() {
         assert_eq!(Message::from_vec(&bytes).unwrap().answers.len(), 1);
     }
     assert!(tasks.stop(Duration::from_secs(5)).await);
+}
+
+/// A message that is nearly right: labels of our words and of others, any kind, any flags, and then some bytes changed.
+fn nearly_a_question(rng: &dyn Rng) -> Vec<u8> {
+    const WORDS: [&[u8]; 14] = [
+        b"web",
+        b"service",
+        b"consul",
+        b"node",
+        b"query",
+        b"addr",
+        b"connect",
+        b"virtual",
+        b"dc1",
+        b"_tcp",
+        b"_web",
+        b"0a000001",
+        b"\xff\xfe",
+        b"in-addr",
+    ];
+    let mut bytes = vec![0; 4];
+    rng.fill(&mut bytes);
+    bytes[2] &= 0b0000_0001;
+    bytes.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, rng.below(2) as u8]);
+    for _ in 0..rng.below(8) {
+        let word = one_of(rng, &WORDS);
+        bytes.push(word.len() as u8);
+        bytes.extend_from_slice(word);
+    }
+    if rng.below(4) > 0 {
+        bytes.extend_from_slice(b"\x06consul");
+    }
+    bytes.push(0);
+    bytes.extend_from_slice(&[0, one_of(rng, &[&1_u8, &2, &5, &6, &12, &16, &28, &33, &252, &255]).to_owned(), 0, 1]);
+    if rng.below(2) == 0 {
+        bytes.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 8, 0, 8, 0, 4, 0, 1, 24, 0]);
+    }
+    for _ in 0..rng.below(4) {
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] = rng.next_u64() as u8;
+    }
+    bytes.truncate(bytes.len() - rng.below(6) as usize);
+    bytes
+}
+
+#[test]
+fn no_packet_is_answered_with_more_than_its_room_or_ends_the_agent() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let rows = (1..=60).map(|n| row(&format!("n{n}"), &format!("10.0.0.{n}"), "", CheckStatus::Passing)).collect();
+    let door = Door::of_instances(rows);
+    runtime.block_on(async {
+        let agent = agent(&door.double, "");
+        let zones = Zones::of(&agent, "search ns.svc.cluster.local");
+        let mut answered = 0;
+        random_cases(5_000, |rng| {
+            let packet = if rng.below(5) == 0 { random_bytes(rng, 600) } else { nearly_a_question(rng) };
+            let waker = std::task::Waker::noop();
+            let mut reply = std::pin::pin!(reply(&agent, &zones, &packet, Transport::Udp));
+            // The double answers at once.
+            let std::task::Poll::Ready(reply) = reply.as_mut().poll(&mut std::task::Context::from_waker(waker)) else {
+                panic!("{packet:?} is not answered at once")
+            };
+            let Some(reply) = reply else { return };
+            answered += 1;
+            let room = match Message::from_vec(&packet) {
+                Ok(request) => usize::from(request.edns.map_or(512, |edns| edns.max_payload().max(512))),
+                Err(_) => 512,
+            };
+            assert!(reply.len() <= room, "{} bytes in room for {room}", reply.len());
+            assert!(reply[2] & 0b1000_0000 != 0 && reply[..2] == packet[..2], "no answer to what was asked");
+        });
+        assert!(answered > 1000, "only {answered} were answered");
+    });
+}
+
+#[tokio::test]
+async fn a_client_subnet_is_told_that_the_answer_is_the_same_for_all() {
+    use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
+    let door = Door::of_instances(vec![row("a", "10.0.0.1", "", CheckStatus::Passing)]);
+    let mut request = question("web.service.consul.", RecordType::A);
+    let mut edns = Edns::new();
+    edns.options_mut().insert(EdnsOption::Subnet(ClientSubnet::new([198, 51, 100, 0].into(), 24, 0)));
+    request.set_edns(edns);
+    let got = door.send(&request, Transport::Udp).await;
+    let edns = got.edns.unwrap();
+    let Some(EdnsOption::Subnet(subnet)) = edns.option(EdnsCode::Subnet) else { panic!("{edns:?}") };
+    assert_eq!((subnet.source_prefix(), subnet.scope_prefix()), (24, 0));
+}
+
+#[tokio::test]
+async fn what_a_resolver_appends_to_our_names_is_answered_at_once() {
+    let door = Door::with(Answer::Node(None));
+    for (search, fragment, name, code) in [
+        ("", "", "web.service.consul.shop.svc.cluster.local.", ResponseCode::NXDomain),
+        ("", "", "www.example.com.", ResponseCode::Refused),
+        ("", "", "consul.example.com.", ResponseCode::Refused),
+        (
+            "search shop.svc.cluster.local svc.cluster.local\n",
+            RECURSOR,
+            "web.service.consul.svc.cluster.local.",
+            ResponseCode::NXDomain,
+        ),
+        // Not one of the machine's domains: the recursors are asked, and this one is not there.
+        ("search other.local\n", RECURSOR, "web.service.consul.svc.cluster.local.", ResponseCode::ServFail),
+    ] {
+        let agent = agent(&door.double, fragment);
+        let request = question(name, RecordType::A).to_vec().unwrap();
+        let bytes = reply(&agent, &Zones::of(&agent, search), &request, Transport::Udp).await.unwrap();
+        assert_eq!(Message::from_vec(&bytes).unwrap().metadata.response_code, code, "{name} with {search:?}");
+    }
+    assert!(door.double.asked.lock().reads.is_empty());
+}
+
+const RECURSOR: &str = "recursors = [\"127.0.0.1:1\"]\ndns_config {\n recursor_timeout = \"200ms\"\n}\n";
+
+#[tokio::test]
+async fn an_answer_of_any_server_that_is_too_old_is_asked_for_again() {
+    let read = |age, name: &str| {
+        let read = at(5, Answer::Node(Some(node(name, "10.0.0.1")))).unwrap();
+        Ok(lictor_types::Read { last_contact_millis: age, ..read })
+    };
+    let double = Double::answering(read(6000, "old"));
+    *double.reads.lock() = vec![read(6000, "old"), read(0, "new")];
+    let door = Door { double, fragment: "dns_config {\n max_stale = \"5s\"\n}\n" };
+    assert_eq!(door.ask("a.node.consul.", RecordType::A).await.answers.len(), 1);
+    let consistencies: Vec<_> = door.double.asked.lock().reads.iter().map(|read| read.2.consistency).collect();
+    assert_eq!(consistencies, [lictor_types::Consistency::Stale, lictor_types::Consistency::Default]);
+}
+
+#[tokio::test]
+async fn an_address_of_the_family_that_is_asked_for_is_chosen() {
+    let mut both = row("a", "10.0.0.1", "10.9.0.1", CheckStatus::Passing);
+    let six = lictor_types::service::ServiceAddress { address: "fd00::1".into(), port: 80 };
+    both.service.tagged_addresses.insert("lan_ipv6".into(), six);
+    let door = Door::of_instances(vec![both]);
+    assert_eq!(
+        texts(&door.ask("web.service.consul.", RecordType::AAAA).await.answers),
+        ["web.service.consul. AAAA fd00::1"]
+    );
+    assert_eq!(
+        texts(&door.ask("web.service.consul.", RecordType::A).await.answers),
+        ["web.service.consul. A 10.9.0.1"]
+    );
+}
+
+#[tokio::test]
+async fn an_address_has_the_name_of_its_node() {
+    let door = Door::with(Answer::Nodes(vec![node("a.b", "10.0.0.1")]));
+    let got = door.ask("1.0.0.10.in-addr.arpa.", RecordType::PTR).await;
+    assert_eq!(texts(&got.answers), ["1.0.0.10.in-addr.arpa. PTR a.b.node.dc1.consul."]);
+    let Query::Selected(selected) = door.double.asked.lock().reads.remove(0).1 else { panic!("another query") };
+    assert_eq!(selected.filter, "Address == \"10.0.0.1\"");
+    let none = Door::with(Answer::Nodes(Vec::new())).ask("1.0.0.10.in-addr.arpa.", RecordType::PTR).await;
+    assert_eq!(none.metadata.response_code, ResponseCode::NXDomain);
 }

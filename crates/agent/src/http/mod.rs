@@ -13,12 +13,16 @@ mod agent_checks;
 mod agent_health;
 mod agent_membership;
 mod agent_services;
+mod agent_tokens;
+mod authorize;
 mod body;
 mod ca_configuration;
 mod caller;
 mod catalog;
 mod choice;
 mod config_entries;
+#[cfg(test)]
+mod config_tests;
 mod connect;
 mod coordinate;
 mod decode;
@@ -26,6 +30,7 @@ mod decode;
 pub(crate) mod double;
 mod event;
 mod failure;
+mod gateways;
 mod guard;
 mod health;
 mod json;
@@ -42,6 +47,7 @@ mod prepared_query;
 mod read_record;
 mod routes;
 mod serve;
+mod serve_unix;
 mod session;
 mod snapshot;
 mod status;
@@ -56,6 +62,7 @@ use std::sync::Arc;
 
 pub use routes::router;
 pub use serve::{ConnectionLimit, HttpListener, serve};
+pub use serve_unix::{UnixHttpListener, serve_unix};
 
 use crate::agent::Agent;
 

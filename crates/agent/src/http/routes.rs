@@ -15,9 +15,9 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 
 use super::failure::text;
 use super::{
-    Door, agent, agent_checks, agent_health, agent_membership, agent_services, ca_configuration, catalog,
-    config_entries, connect, coordinate, event, guard, health, keyring, kv, leaf, metrics, monitor, operator,
-    operator_raft, prepared_query, session, snapshot, status, txn, usage,
+    Door, agent, agent_checks, agent_health, agent_membership, agent_services, agent_tokens, authorize,
+    ca_configuration, catalog, config_entries, connect, coordinate, event, gateways, guard, health, keyring, kv, leaf,
+    metrics, monitor, operator, operator_raft, prepared_query, session, snapshot, status, txn, usage,
 };
 use crate::agent::Agent;
 
@@ -121,6 +121,9 @@ fn kv_and_catalog() -> Table {
         ("/v1/health/state/{*name}", endpoint().get(health::state)),
         ("/v1/health/service/{*name}", endpoint().get(health::service)),
         ("/v1/health/connect/{*name}", endpoint().get(health::connect)),
+        ("/v1/health/ingress/{*name}", endpoint().get(gateways::ingress)),
+        ("/v1/catalog/gateway-services/{*name}", endpoint().get(gateways::services)),
+        ("/v1/internal/service-virtual-ip", endpoint().put(gateways::set_virtual_addresses)),
     ]
 }
 
@@ -157,6 +160,8 @@ fn agent_local() -> Table {
         ("/v1/agent/check/update/{*name}", endpoint().put(agent_checks::update)),
         ("/v1/agent/health/service/name/{*name}", endpoint().get(agent_health::by_name)),
         ("/v1/agent/health/service/id/{*name}", endpoint().get(agent_health::by_id)),
+        ("/v1/agent/token/{*name}", endpoint().put(agent_tokens::update)),
+        ("/v1/agent/connect/authorize", endpoint().post(authorize::authorize)),
         ("/v1/agent/connect/ca/roots", endpoint().get(connect::roots)),
         ("/v1/agent/connect/ca/leaf/{*name}", endpoint().get(leaf::leaf)),
     ]

@@ -62,8 +62,7 @@ impl HttpListener {
     /// # Errors
     /// Says which address it was: it is in use, not ours, or needs a privilege.
     pub async fn bind(address: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Self> {
-        let socket = TcpListener::bind(address)
-            .await
+        let socket = lictor_runtime::listen(address)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen for HTTP on {address}: {error}")))?;
         Ok(Self { socket, tls })
     }
@@ -124,7 +123,8 @@ fn refuse(stream: &TcpStream, refusal: &str) {
     }
 }
 
-async fn connection<S>(stream: S, client: IpAddr, router: Router, tasks: &Tasks)
+/// Serves one connection to its end.
+pub(super) async fn connection<S>(stream: S, client: IpAddr, router: Router, tasks: &Tasks)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -8,8 +8,6 @@ enum Shape {
     Leaf,
     /// Taken and not looked at: it changes nothing here.
     Dropped,
-    /// Of a kind that is not served; the word for it is kept when it is not empty.
-    NotServed(&'static str),
     /// Another name of a field.
     As(&'static str),
     /// An object by free names.
@@ -20,7 +18,7 @@ enum Shape {
     Object(&'static [(&'static str, Shape)]),
 }
 
-use Shape::{As, Dropped, Leaf, List, NotServed, Object};
+use Shape::{As, Dropped, Leaf, List, Object};
 
 type Fields = &'static [(&'static str, Shape)];
 
@@ -52,21 +50,20 @@ const CHECK: Fields = &[
     ("Token", Leaf),
     ("ScriptArgs", Leaf),
     ("Args", As("ScriptArgs")),
-    ("NotServed", Leaf),
-    // Redirects are never followed: a check must not be led to another host.
-    ("DisableRedirects", Dropped),
-    ("Shell", Dropped),
-    ("GRPCUseTLS", Dropped),
-    ("H2PingUseTLS", Dropped),
+    ("DisableRedirects", Leaf),
+    ("Shell", Leaf),
+    ("UDP", Leaf),
+    ("GRPC", Leaf),
+    ("GRPCUseTLS", Leaf),
+    ("H2PING", Leaf),
+    ("H2PingUseTLS", Leaf),
+    ("DockerContainerID", Leaf),
+    ("AliasNode", Leaf),
+    ("AliasService", Leaf),
+    ("OSService", Leaf),
+    // Where a proxy opened a port for the check: the proxy's own business.
     ("ProxyHTTP", Dropped),
     ("ProxyGRPC", Dropped),
-    ("GRPC", NotServed("gRPC")),
-    ("UDP", NotServed("UDP")),
-    ("H2PING", NotServed("H2PING")),
-    ("DockerContainerID", NotServed("Docker")),
-    ("AliasNode", NotServed("Alias")),
-    ("AliasService", NotServed("Alias")),
-    ("OSService", NotServed("OSService")),
 ];
 
 const UPSTREAM: Fields = &[
@@ -89,6 +86,11 @@ const PROXY: Fields = &[
     ("Upstreams", List(UPSTREAM)),
     ("MeshGateway", Leaf),
     ("Expose", Leaf),
+    ("LocalServiceSocketPath", Leaf),
+    ("TransparentProxy", Leaf),
+    ("MutualTLSMode", Leaf),
+    ("AccessLogs", Leaf),
+    ("EnvoyExtensions", Leaf),
 ];
 
 const SERVICE: Fields = &[
@@ -107,6 +109,7 @@ const SERVICE: Fields = &[
     ("Checks", List(CHECK)),
     ("Proxy", Object(PROXY)),
     ("Connect", Object(&[("Native", Leaf), ("SidecarService", Leaf)])),
+    ("Locality", Object(&[("Region", Leaf), ("Zone", Leaf)])),
     ("Token", Leaf),
 ];
 
@@ -132,7 +135,6 @@ fn object(value: &Value, fields: Fields) -> Result<Value, String> {
         other => return Err(format!("an object is expected, not {}", kind_of(other))),
     };
     let mut result = Map::new();
-    let mut not_served = Vec::new();
     for (name, value) in written {
         let folded = fold(name);
         let Some((canonical, shape)) = fields.iter().find(|(field, _)| fold(field) == folded) else {
@@ -145,12 +147,6 @@ fn object(value: &Value, fields: Fields) -> Result<Value, String> {
             Leaf => (*canonical, value.clone()),
             As(name) => (*name, value.clone()),
             Dropped => continue,
-            NotServed(what) => {
-                if value.as_str() != Some("") {
-                    not_served.push(Value::from(*what));
-                }
-                continue;
-            }
             Object(fields) => (*canonical, object(value, fields)?),
             // A block that is there once.
             List(fields) if value.is_object() => (*canonical, Value::Array(vec![object(value, fields)?])),
@@ -169,9 +165,6 @@ fn object(value: &Value, fields: Fields) -> Result<Value, String> {
         if result.get(name).is_none_or(|there: &Value| there.as_str() == Some("")) {
             result.insert(name.into(), value);
         }
-    }
-    if !not_served.is_empty() {
-        result.insert("NotServed".into(), Value::Array(not_served));
     }
     Ok(Value::Object(result))
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use lictor_types::check::CheckDefinition as CatalogDefinition;
 use lictor_types::duration;
 use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
-use lictor_types::{CheckId, CheckStatus, Credential, HealthCheck, Index, NodeService, ServiceId, ServiceName};
+use lictor_types::{
+    CheckId, CheckStatus, Credential, HealthCheck, Index, Locality, NodeService, ServiceId, ServiceName,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,7 +19,7 @@ use super::canonical;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct ServiceDefinition {
-    /// Empty, or `connect-proxy`.
+    /// Empty, `connect-proxy`, or that of a gateway.
     pub kind: String,
     /// Unique on this agent; the name when empty.
     #[serde(rename = "ID")]
@@ -48,6 +50,8 @@ pub struct ServiceDefinition {
     pub proxy: ConnectProxy,
     /// How it takes part in the mesh.
     pub connect: ConnectDefinition,
+    /// Where it runs.
+    pub locality: Option<Locality>,
     /// The token it is registered with; the request's, or the agent's default one, when absent.
     #[serde(with = "token_text")]
     pub token: Credential,
@@ -63,9 +67,10 @@ pub struct ConnectDefinition {
     pub sidecar_service: Option<Value>,
 }
 
-/// A check as its owner describes it.
+/// A check as its owner describes it. Spelling and unknown fields are [`canonical`]'s business; what an earlier release wrote
+/// down and nobody reads any more is passed over here.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct CheckDefinition {
     /// Unique on this agent; the name when empty.
     #[serde(rename = "CheckID")]
@@ -88,6 +93,8 @@ pub struct CheckDefinition {
     pub method: String,
     /// Body of the request.
     pub body: String,
+    /// `true`: an answer that leads elsewhere is a failure; `false`: it is followed. Absent is `true`.
+    pub disable_redirects: Option<bool>,
     /// `host:port` of a TCP check.
     #[serde(rename = "TCP")]
     pub tcp: String,
@@ -123,10 +130,35 @@ pub struct CheckDefinition {
     /// The token it is registered with.
     #[serde(with = "token_text")]
     pub token: Credential,
-    /// Script checks are not served.
+    /// `host:port` of a UDP check.
+    #[serde(rename = "UDP")]
+    pub udp: String,
+    /// `host:port` of a gRPC health check, and `/service` if it is about one.
+    #[serde(rename = "GRPC")]
+    pub grpc: String,
+    /// The gRPC check is over TLS.
+    #[serde(rename = "GRPCUseTLS")]
+    pub grpc_use_tls: bool,
+    /// `host:port` of an HTTP/2 ping.
+    #[serde(rename = "H2PING")]
+    pub h2ping: String,
+    /// The HTTP/2 ping is over TLS; it is when absent.
+    #[serde(rename = "H2PingUseTLS")]
+    pub h2ping_use_tls: Option<bool>,
+    /// Program and arguments of a script check, or of a check within a container.
     pub script_args: Vec<String>,
-    /// Of a kind that is not served: `gRPC` and so on.
-    pub not_served: Vec<String>,
+    /// The container that the script is run in.
+    #[serde(rename = "DockerContainerID")]
+    pub docker_container_id: String,
+    /// The shell that the container runs the script with.
+    pub shell: String,
+    /// The node whose health this check shows; this one when empty.
+    pub alias_node: String,
+    /// The instance whose health this check shows.
+    pub alias_service: String,
+    /// The unit of the machine's service manager.
+    #[serde(rename = "OSService")]
+    pub os_service: String,
 }
 
 impl ServiceDefinition {
@@ -210,6 +242,7 @@ impl ServiceDefinition {
             peer_name: String::new(),
             create_index: Index(0),
             modify_index: Index(0),
+            locality: self.locality.clone(),
         })
     }
 }
@@ -238,15 +271,38 @@ impl CheckDefinition {
         if self.id.is_empty() { &self.name } else { &self.id }
     }
 
-    /// `ttl`, `http`, `tcp`.
+    /// Its kind in Consul's word.
     pub fn kind(&self) -> &'static str {
-        if !self.http.is_empty() {
-            "http"
-        } else if !self.tcp.is_empty() {
-            "tcp"
-        } else {
-            "ttl"
-        }
+        self.kinds().first().copied().unwrap_or("ttl")
+    }
+
+    /// Every kind that its fields speak of: one, none for a TTL, more when it contradicts itself.
+    pub(super) fn kinds(&self) -> Vec<&'static str> {
+        let in_container = !self.docker_container_id.is_empty();
+        [
+            ("grpc", !self.grpc.is_empty()),
+            ("http", !self.http.is_empty()),
+            ("tcp", !self.tcp.is_empty()),
+            ("udp", !self.udp.is_empty()),
+            ("alias", self.is_alias()),
+            ("docker", in_container),
+            ("script", !in_container && !self.script_args.is_empty()),
+            ("h2ping", !self.h2ping.is_empty()),
+            ("os_service", !self.os_service.is_empty()),
+        ]
+        .into_iter()
+        .filter_map(|(kind, is_it)| is_it.then_some(kind))
+        .collect()
+    }
+
+    /// It shows the health of others.
+    pub(super) fn is_alias(&self) -> bool {
+        !self.alias_node.is_empty() || !self.alias_service.is_empty()
+    }
+
+    /// It has a program run, here or in a container.
+    pub(crate) fn runs_programs(&self) -> bool {
+        !self.script_args.is_empty() || !self.docker_container_id.is_empty()
     }
 
     /// The check for the catalog, in its first status.

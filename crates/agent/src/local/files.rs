@@ -55,6 +55,7 @@ impl Local {
         checks: &[CheckDefinition],
     ) -> Result<(), Refusal> {
         let new = Files::of(services, checks)?;
+        new.checks.values().try_for_each(|check| self.may_run(check, false))?;
         let changing = self.changing.lock().await;
         let old = self.files.lock().clone();
         for check in new.checks.values().filter(|check| !check.service_id.is_empty()) {

@@ -5,7 +5,7 @@
 //!   row's revision, keeps it out of sync.
 //! - What was removed stays as a tombstone until the catalog was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lictor_types::{CheckId, CheckStatus, Credential, HealthCheck, NodeName, NodeService, ServiceId};
@@ -44,12 +44,27 @@ pub(super) enum Job {
     Node,
     /// An instance, with those of its checks that share its token.
     Service(ServiceId, u64, Vec<(CheckId, u64)>),
-    /// A check.
-    Check(CheckId, u64),
+    /// Checks that are told with the same token.
+    Checks(Vec<(CheckId, u64)>),
     /// An instance is gone.
     ServiceGone(ServiceId),
     /// A check is gone.
     CheckGone(CheckId),
+}
+
+/// Checks that are told at once.
+const BATCH_MAX: usize = 64;
+
+impl Job {
+    /// The same in pieces, for when the whole was denied: one check that may not be told must not hide the others.
+    pub(super) fn pieces(&self) -> Vec<Self> {
+        match self {
+            Self::Checks(checks) if checks.len() > 1 => {
+                checks.iter().map(|check| Self::Checks(vec![check.clone()])).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// All rows.
@@ -111,7 +126,7 @@ impl Rows {
     }
 
     fn service_of(&self, check: &HealthCheck) -> Option<&ServiceRow> {
-        self.services.iter().find(|(id, _)| id.as_str() == check.service_id).map(|(_, row)| row)
+        self.services.get(&check.service_id.parse::<ServiceId>().ok()?)
     }
 
     /// Removes an instance and its checks; returns the ids of those.
@@ -186,9 +201,23 @@ impl Rows {
         }
         jobs.extend(self.gone_services.keys().cloned().map(Job::ServiceGone));
         jobs.extend(self.gone_checks.keys().cloned().map(Job::CheckGone));
-        let alone = self.checks.iter().filter(|(id, row)| due(row) && !with_service.contains(id));
-        jobs.extend(alone.map(|(id, row)| Job::Check(id.clone(), row.revision)));
+        let with_service: BTreeSet<CheckId> = with_service.into_iter().collect();
+        let mut by_token: BTreeMap<&str, Vec<(CheckId, u64)>> = BTreeMap::new();
+        for (id, row) in self.checks.iter().filter(|(id, row)| due(row) && !with_service.contains(id)) {
+            by_token.entry(&self.token_of_check(row).secret).or_default().push((id.clone(), row.revision));
+        }
+        let batches =
+            by_token.into_values().flat_map(|checks| checks.chunks(BATCH_MAX).map(<[_]>::to_vec).collect::<Vec<_>>());
+        jobs.extend(batches.map(Job::Checks));
         jobs
+    }
+
+    /// The token that a check is told with: its own, else that of its instance.
+    pub(super) fn token_of_check<'r>(&'r self, row: &'r CheckRow) -> &'r Credential {
+        match self.service_of(&row.check) {
+            Some(service) if row.token.is_anonymous() => &service.token,
+            _ => &row.token,
+        }
     }
 
     /// When the next deferred output is due.
@@ -201,7 +230,7 @@ impl Rows {
         match job {
             Job::ServiceGone(id) => self.gone_services.get(id),
             Job::CheckGone(id) => self.gone_checks.get(id),
-            Job::Node | Job::Service(..) | Job::Check(..) => None,
+            Job::Node | Job::Service(..) | Job::Checks(_) => None,
         }
         .cloned()
         .unwrap_or_default()
@@ -219,7 +248,7 @@ impl Rows {
                     self.check_told(check, *revision);
                 }
             }
-            Job::Check(id, revision) => self.check_told(id, *revision),
+            Job::Checks(checks) => checks.iter().for_each(|(check, revision)| self.check_told(check, *revision)),
             Job::ServiceGone(id) => {
                 self.gone_services.remove(id);
             }
@@ -325,7 +354,30 @@ mod tests {
         rows.observe(&"service:web".parse().unwrap(), CheckStatus::Passing, "ok", now, DEFER);
         rows.told(&jobs[0]);
         let again = rows.pending(now);
-        assert!(matches!(&again[..], [Job::Check(..)]), "{again:?}");
+        assert!(matches!(&again[..], [Job::Checks(_)]), "{again:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_of_one_token_travel_together_and_can_be_taken_apart() {
+        let now = Instant::now();
+        let mut rows = rows(now);
+        for number in 0..100 {
+            let token = Credential::new(if number < 70 { "one" } else { "two" });
+            let written = json!({"Name": format!("c{number}"), "TTL": "10s"});
+            let check = CheckDefinition::from_json(&written).unwrap();
+            let health = check.to_health_check(check.name.parse().unwrap());
+            rows.put_check(&"n1".parse().unwrap(), health, check, token, true, now);
+        }
+        let sizes = |jobs: &[Job]| -> Vec<usize> {
+            jobs.iter()
+                .filter_map(|job| if let Job::Checks(checks) = job { Some(checks.len()) } else { None })
+                .collect()
+        };
+        let jobs = rows.pending(now);
+        assert_eq!(sizes(&jobs), [64, 6, 30]);
+        assert_eq!(jobs[2].pieces().len(), 6);
+        tell_all(&mut rows, now);
+        assert_eq!(rows.pending(now), []);
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,13 +9,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Local;
+use super::alias::{self, Alias};
 use super::definition::CheckDefinition;
-use super::probe::Probe;
+use super::expiry::Verdict;
+use super::probe::{Probe, output_limit};
 use super::thresholds::Thresholds;
 use super::validate::INTERVAL_MIN;
-
-/// How long a run may take when its definition does not say.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A check that runs. Dropping it ends its task.
 pub(super) struct Running {
@@ -27,15 +26,17 @@ impl Running {
     /// Starts to run the check `id`.
     pub(super) fn start(local: &Arc<Local>, id: CheckId, definition: &CheckDefinition) -> Self {
         let tasks = local.tasks.child();
-        let renewed = if let Some(probe) = Probe::of(definition) {
+        if let Some(probe) = Probe::of(definition) {
             tasks.spawn(run(Arc::clone(local), id, probe, definition.clone()));
-            None
-        } else {
-            let (renewed, renewals) = watch::channel(Instant::now());
-            tasks.spawn(expire(Arc::clone(local), id, definition.ttl.unwrap_or_default(), renewals));
-            Some(renewed)
-        };
-        Self { tasks, renewed }
+            return Self { tasks, renewed: None };
+        }
+        if let Some(alias) = Alias::of(definition, &local.identity.node_name) {
+            tasks.spawn(alias::follow(Arc::clone(local), id, alias));
+            return Self { tasks, renewed: None };
+        }
+        let (renewed, renewals) = watch::channel(Instant::now());
+        tasks.spawn(expire(Arc::clone(local), id, definition.ttl.unwrap_or_default(), renewals));
+        Self { tasks, renewed: Some(renewed) }
     }
 
     /// Whether its owner tells its status.
@@ -59,13 +60,13 @@ impl Drop for Running {
 
 async fn run(local: Arc<Local>, id: CheckId, probe: Probe, definition: CheckDefinition) {
     let interval = definition.interval.unwrap_or_default().max(INTERVAL_MIN);
-    let limit = definition.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT);
+    let limit = definition.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(probe.default_limit());
+    let kept = output_limit(&definition, local.settings.output_max_size);
     let mut thresholds = Thresholds::of(&definition);
     // Checks that were registered together must not all run together.
     tokio::time::sleep(Duration::from_millis(local.rng.below(interval.as_millis() as u64))).await;
     loop {
-        let run = tokio::time::timeout(limit, probe.run(&local.resolver)).await;
-        let (status, output) = run.unwrap_or_else(|_| probe.too_slow(limit));
+        let (status, output) = probe.run(&local.resolver, limit, kept).await;
         if let Some(status) = thresholds.count(status) {
             local.observe(&id, status, &output).await;
         }
@@ -74,17 +75,24 @@ async fn run(local: Arc<Local>, id: CheckId, probe: Probe, definition: CheckDefi
 }
 
 async fn expire(local: Arc<Local>, id: CheckId, ttl: Duration, mut renewals: watch::Receiver<Instant>) {
+    let mut grace = Duration::ZERO;
     loop {
-        let deadline = *renewals.borrow_and_update() + ttl;
+        let deadline = *renewals.borrow_and_update() + ttl + grace;
         tokio::select! {
             changed = renewals.changed() => {
                 if changed.is_err() {
                     return;
                 }
+                grace = Duration::ZERO;
                 continue;
             }
             () = tokio::time::sleep_until(deadline) => {}
         }
+        if let Verdict::Held { grace: more, .. } = local.judge_expiry(&id, ttl, !grace.is_zero()) {
+            grace = more;
+            continue;
+        }
+        grace = Duration::ZERO;
         let last = local.check(&id).map(|check| check.output).unwrap_or_default();
         let output = if last.is_empty() {
             "TTL expired".to_owned()

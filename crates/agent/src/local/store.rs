@@ -3,6 +3,7 @@
 //! One file per service and per check, named by the hash of its id, so that no id can name a path. A file is written
 //! beside its place and renamed into it: after a crash there is the old one or the new one.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,20 +32,38 @@ pub(super) struct KeptCheck {
     pub(super) output: String,
 }
 
+/// The status of a check whose definition is in a file of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct KeptStatus {
+    pub(super) status: CheckStatus,
+    pub(super) output: String,
+}
+
+/// A status with the check it is of.
+#[derive(Serialize, Deserialize)]
+struct StatusFile {
+    check: String,
+    #[serde(flatten)]
+    kept: KeptStatus,
+}
+
 /// The files of one agent.
 #[derive(Clone)]
 pub(super) struct Store {
     fs: Arc<dyn Fs>,
     services: PathBuf,
     checks: PathBuf,
+    statuses: PathBuf,
+    tokens: PathBuf,
 }
 
 impl Store {
     pub(super) fn open(fs: Arc<dyn Fs>, directory: &Path) -> io::Result<Self> {
-        let (services, checks) = (directory.join("services"), directory.join("checks"));
-        fs.create_dir_all(&services)?;
-        fs.create_dir_all(&checks)?;
-        Ok(Self { fs, services, checks })
+        let [services, checks, statuses] = ["services", "checks", "check-statuses"].map(|name| directory.join(name));
+        for directory in [&services, &checks, &statuses] {
+            fs.create_dir_all(directory)?;
+        }
+        Ok(Self { fs, services, checks, statuses, tokens: directory.join(TOKENS) })
     }
 
     pub(super) fn keep_service(&self, id: &str, service: &KeptService) -> io::Result<()> {
@@ -53,6 +72,34 @@ impl Store {
 
     pub(super) fn keep_check(&self, id: &str, check: &KeptCheck) -> io::Result<()> {
         self.keep(&self.checks, id, check)
+    }
+
+    /// Writes the agent's own tokens down, by kind.
+    pub(super) fn keep_tokens(&self, tokens: &BTreeMap<String, String>) -> io::Result<()> {
+        let bytes = serde_json::to_vec(tokens).map_err(io::Error::other)?;
+        write_whole(&*self.fs, &self.tokens, &bytes)
+    }
+
+    /// The agent's own tokens that were kept, by kind.
+    pub(super) fn load_tokens(&self) -> io::Result<BTreeMap<String, String>> {
+        match self.load_one(&self.tokens) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            loaded => loaded,
+        }
+    }
+
+    pub(super) fn keep_status(&self, id: &str, kept: &KeptStatus) -> io::Result<()> {
+        self.keep(&self.statuses, id, &StatusFile { check: id.to_owned(), kept: kept.clone() })
+    }
+
+    pub(super) fn forget_status(&self, id: &str) -> io::Result<()> {
+        self.forget(&self.statuses, id)
+    }
+
+    /// The statuses that were kept, by check.
+    pub(super) fn load_statuses(&self) -> io::Result<Vec<(String, KeptStatus)>> {
+        let files = self.load_all::<StatusFile>(&self.statuses)?;
+        Ok(files.into_iter().map(|file| (file.check, file.kept)).collect())
     }
 
     pub(super) fn forget_service(&self, id: &str) -> io::Result<()> {
@@ -104,6 +151,8 @@ impl Store {
     }
 }
 
+/// The file with the agent's own tokens.
+const TOKENS: &str = "acl-tokens.json";
 /// The end of the name of a file that is not in its place yet.
 const NEW: &str = ".new";
 

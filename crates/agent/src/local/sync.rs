@@ -1,7 +1,7 @@
 //! Anti-entropy: keeps the catalog's rows of this node the same as ours.
 //!
 //! Changes travel at once. A full comparison runs at the start, when a server is reached again, and every
-//! [`FULL_INTERVAL`] and a random part of it more, so that a fleet does not ask all at once.
+//! [`FULL_INTERVAL`], longer in a large cluster, and a random part of it more, so that a fleet does not ask all at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::Local;
 use super::difference::{Remote, difference};
-use super::rows::Job;
+use super::rows::{CheckRow, Job};
 use crate::datacenter::SharedDatacenter;
 
 /// Between two full comparisons, and as much again at random.
@@ -32,12 +32,26 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 const DENIED_MIN: Duration = Duration::from_secs(2);
 /// A server that is reached again is not asked by all agents in the same moment.
 const RECONNECT_STAGGER_MILLIS: u64 = 1000;
+/// Members of the largest cluster whose agents compare at the shortest interval.
+const SMALL_CLUSTER: usize = 128;
+
+/// How much rarer the agents of a cluster of `members` compare: once more for every doubling beyond a small one.
+fn scale(members: usize) -> u32 {
+    members.div_ceil(SMALL_CLUSTER).max(1).next_power_of_two().trailing_zeros() + 1
+}
 
 impl Local {
-    /// Keeps the catalog in step for as long as the agent runs. `reconnections` grows whenever a server was reached again.
-    pub fn keep_in_sync(self: &Arc<Self>, datacenter: SharedDatacenter, reconnections: watch::Receiver<u64>) {
+    /// Keeps the catalog in step for as long as the agent runs. `reconnections` grows whenever a server was reached again;
+    /// `members` is how many agents the cluster has.
+    pub fn keep_in_sync(
+        self: &Arc<Self>,
+        datacenter: SharedDatacenter,
+        reconnections: watch::Receiver<u64>,
+        members: watch::Receiver<usize>,
+    ) {
         self.syncing.store(true, Ordering::Release);
-        let driver = Driver { local: Arc::clone(self), datacenter };
+        self.datacenter.send_replace(Some(Arc::clone(&datacenter)));
+        let driver = Driver { local: Arc::clone(self), datacenter, members };
         self.tasks.spawn(driver.run(reconnections));
     }
 
@@ -52,6 +66,7 @@ impl Local {
             meta: self.identity.meta.clone(),
             create_index: Index(0),
             modify_index: Index(0),
+            locality: None,
         }
     }
 }
@@ -59,6 +74,7 @@ impl Local {
 struct Driver {
     local: Arc<Local>,
     datacenter: SharedDatacenter,
+    members: watch::Receiver<usize>,
 }
 
 /// How a round went.
@@ -114,10 +130,15 @@ impl Driver {
                 () = tokio::time::sleep_until(timer) => {}
                 reconnected = reconnections.changed(), if reconnectable => {
                     reconnectable = reconnected.is_ok();
-                    next_full = Instant::now() + Duration::from_millis(local.rng.below(RECONNECT_STAGGER_MILLIS));
+                    let stagger = RECONNECT_STAGGER_MILLIS * u64::from(self.scale());
+                    next_full = Instant::now() + Duration::from_millis(local.rng.below(stagger));
                 }
             }
         }
+    }
+
+    fn scale(&self) -> u32 {
+        scale(*self.members.borrow())
     }
 
     fn jitter(&self, around: Duration) -> Duration {
@@ -128,13 +149,18 @@ impl Driver {
     async fn round(&self, next_full: &mut Instant, first: bool) -> Result<Round, Refusal> {
         if Instant::now() >= *next_full {
             self.compare().await?;
-            *next_full = Instant::now() + FULL_INTERVAL + self.jitter(FULL_INTERVAL);
+            let interval = FULL_INTERVAL * self.scale();
+            *next_full = Instant::now() + interval + self.jitter(interval);
         }
         let jobs = self.local.rows.lock().pending(Instant::now());
         let mut round = Round::Done;
         for job in jobs {
-            if self.tell(&job, first).await? == Round::Denied {
-                round = Round::Denied;
+            if self.tell(&job, first).await? == Round::Done {
+                continue;
+            }
+            round = Round::Denied;
+            for piece in job.pieces() {
+                self.tell(&piece, first).await?;
             }
         }
         Ok(round)
@@ -168,7 +194,7 @@ impl Driver {
         let Some((credential, command)) = self.command(job) else { return Ok(Round::Done) };
         let outcome = self.datacenter.write(&credential, command).await;
         let refusal = match outcome.map(|outcome| outcome.effect) {
-            Ok(Effect::Applied | Effect::NotApplied | Effect::Transaction(_)) => {
+            Ok(Effect::Applied | Effect::NotApplied | Effect::Transaction(_) | Effect::Unassigned(_)) => {
                 match job {
                     Job::Node => tracing::info!("Synced node info"),
                     other => tracing::info!(job = ?other, "told the catalog"),
@@ -202,6 +228,12 @@ impl Driver {
         if own.is_anonymous() { self.local.tokens.default() } else { own.clone() }
     }
 
+    /// As [`Self::token`], for what a file of the configuration may define.
+    fn token_of_file(&self, own: &Credential, of_file: bool) -> Credential {
+        let registration = self.local.tokens.registration();
+        if own.is_anonymous() && of_file && !registration.is_anonymous() { registration } else { self.token(own) }
+    }
+
     /// The command of a job and the token it is done with; none when the row has gone meanwhile.
     fn command(&self, job: &Job) -> Option<(Credential, Command)> {
         let rows = self.local.rows.lock();
@@ -219,6 +251,7 @@ impl Driver {
                 check: None,
                 checks,
                 skip_node_update,
+                locality: own.locality,
             }))
         };
         match job {
@@ -226,17 +259,17 @@ impl Driver {
             Job::Service(id, _, checks) => {
                 let row = rows.services.get(id)?;
                 let checks = checks.iter().filter_map(|(check, _)| Some(rows.checks.get(check)?.check.clone()));
-                Some((self.token(&row.token), register(Some(row.service.clone()), checks.collect(), true)))
+                let of_file = self.local.files.lock().services.contains_key(id);
+                Some((
+                    self.token_of_file(&row.token, of_file),
+                    register(Some(row.service.clone()), checks.collect(), true),
+                ))
             }
-            Job::Check(id, _) => {
-                let row = rows.checks.get(id)?;
-                // A check of an instance may be told with the token of that instance.
-                let of_service = rows.services.iter().find(|(id, _)| id.as_str() == row.check.service_id);
-                let token = match of_service {
-                    Some((_, service)) if row.token.is_anonymous() => &service.token,
-                    _ => &row.token,
-                };
-                Some((self.token(token), register(None, vec![row.check.clone()], true)))
+            Job::Checks(checks) => {
+                let there: Vec<&CheckRow> = checks.iter().filter_map(|(id, _)| rows.checks.get(id)).collect();
+                let token = rows.token_of_check(there.first()?);
+                let checks = there.iter().map(|row| row.check.clone()).collect();
+                Some((self.token_of_file(token, there.iter().all(|row| !row.kept)), register(None, checks, true)))
             }
             Job::ServiceGone(id) => Some((self.gone_token(rows.token_of_gone(job)), self.deregister(Some(id), None))),
             Job::CheckGone(id) => Some((self.gone_token(rows.token_of_gone(job)), self.deregister(None, Some(id)))),
@@ -260,4 +293,15 @@ impl Driver {
 
 fn unexpected(answer: &Answer) -> Refusal {
     Refusal::failed(format!("a server answered another question: {answer:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scale;
+
+    #[test]
+    fn a_larger_cluster_compares_less_often() {
+        let scales = [0, 1, 128, 129, 256, 257, 512, 1024, 1025, 8192].map(scale);
+        assert_eq!(scales, [1, 1, 1, 2, 2, 3, 3, 4, 5, 7]);
+    }
 }

@@ -41,9 +41,9 @@ impl HttpTarget {
     }
 }
 
-/// Host and port of a TCP check.
-pub(super) fn split_host_port(address: &str) -> Result<(String, u16), String> {
-    let wrong = || format!("TCP {address:?} must be host:port, for example \"127.0.0.1:5432\"");
+/// Host and port of a check of this kind.
+pub(super) fn split_host_port(kind: &str, address: &str) -> Result<(String, u16), String> {
+    let wrong = || format!("{kind} {address:?} must be host:port, for example \"127.0.0.1:5432\"");
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -51,6 +51,22 @@ pub(super) fn split_host_port(address: &str) -> Result<(String, u16), String> {
         return Err(wrong());
     }
     Ok((bare.to_owned(), port))
+}
+
+impl HttpTarget {
+    /// The target that a `Location` header of this one's answer names.
+    pub(super) fn redirected(&self, location: &str) -> Result<Self, String> {
+        if location.starts_with("http://") || location.starts_with("https://") {
+            return Self::parse(location);
+        }
+        let scheme = if self.tls { "https" } else { "http" };
+        if let Some(rest) = location.strip_prefix("//") {
+            return Self::parse(&format!("{scheme}://{rest}"));
+        }
+        let directory = self.path.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(it, _)| it);
+        let path = if location.starts_with('/') { location.to_owned() } else { format!("{directory}/{location}") };
+        Self::parse(&format!("{scheme}://{}{path}", self.authority))
+    }
 }
 
 /// Why nothing at `address` is ever checked: link-local addresses are where clouds serve their secrets.
@@ -76,6 +92,21 @@ mod tests {
         for url in ["file:///etc/passwd", "web:80", "/health", "http://user@web/", ""] {
             assert!(HttpTarget::parse(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_redirect_is_read_beside_where_it_was_found() {
+        let target = HttpTarget::parse("http://web:8080/a/b?c=1").unwrap();
+        for (location, found) in [
+            ("/x?y", "web:8080 /x?y"),
+            ("x", "web:8080 /a/x"),
+            ("//other/x", "other /x"),
+            ("https://other:1/", "other:1 /"),
+        ] {
+            let target = target.redirected(location).unwrap();
+            assert_eq!(format!("{} {}", target.authority, target.path), found, "{location}");
+        }
+        assert!(target.redirected("https://user@other/").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use lictor_runtime::SeededRng;
 use lictor_runtime::fs::{Crash, MemoryFs};
 use lictor_runtime::transport::Boxed;
 use lictor_types::command::Effect;
+use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{Operation, Report};
 use lictor_types::service::NodeServices;
 use lictor_types::{Answer, Command, Freshness, Index, Node, NodeName, Outcome, Query, Read};
@@ -15,18 +16,20 @@ use crate::tokens::AgentTokens;
 
 /// A catalog of one node, which counts what it is told.
 #[derive(Default)]
-struct Catalog {
-    held: Mutex<Held>,
+pub(super) struct Catalog {
+    pub(super) held: Mutex<Held>,
 }
 
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     node: Option<Node>,
-    services: BTreeMap<String, NodeService>,
-    checks: BTreeMap<String, HealthCheck>,
+    pub(super) services: BTreeMap<String, NodeService>,
+    pub(super) checks: BTreeMap<String, HealthCheck>,
     writes: usize,
     reads: usize,
-    refusal: Option<Refusal>,
+    pub(super) refusal: Option<Refusal>,
+    /// So many writes are done whose answers get lost.
+    pub(super) loses_answers: usize,
     denied_service: Option<String>,
     tokens: Vec<String>,
 }
@@ -56,6 +59,7 @@ impl Datacenter for Catalog {
                             meta: registration.node_meta,
                             create_index: Index(1),
                             modify_index: Index(1),
+                            locality: registration.locality,
                         });
                     }
                     if let (Some(service), Some(name)) = (registration.service, name) {
@@ -75,6 +79,10 @@ impl Datacenter for Catalog {
                     }
                 }
                 other => panic!("{other:?}"),
+            }
+            if held.loses_answers > 0 {
+                held.loses_answers -= 1;
+                return Err(Refusal::new(RefusalKind::Uncertain, "the answer is lost"));
             }
             Ok(Outcome { index: Index(2), effect: Effect::Applied })
         })
@@ -124,7 +132,16 @@ fn identity() -> AgentIdentity {
     }
 }
 
-fn start(fs: Option<&MemoryFs>, services: &[Value]) -> (Arc<Local>, Tasks) {
+pub(super) fn start(fs: Option<&MemoryFs>, services: &[Value]) -> (Arc<Local>, Tasks) {
+    start_with(fs, services, &[], CheckSettings::default())
+}
+
+fn start_with(
+    fs: Option<&MemoryFs>,
+    services: &[Value],
+    checks: &[Value],
+    settings: CheckSettings,
+) -> (Arc<Local>, Tasks) {
     let tasks = Tasks::new();
     let local = Local::start(LocalSettings {
         identity: identity(),
@@ -133,9 +150,10 @@ fn start(fs: Option<&MemoryFs>, services: &[Value]) -> (Arc<Local>, Tasks) {
             Credential::new("agent"),
             Credential::anonymous(),
         )),
-        check_update_interval: Duration::from_secs(300),
+        persist_tokens: true,
+        settings,
         services: services.iter().map(|service| ServiceDefinition::from_json(service).unwrap()).collect(),
-        checks: Vec::new(),
+        checks: checks.iter().map(|check| CheckDefinition::from_json(check).unwrap()).collect(),
         data: fs.map(|fs| (Arc::new(fs.clone()) as Arc<dyn Fs>, PathBuf::from("/data"))),
         resolver: Resolver::from_system(),
         rng: Arc::new(SeededRng::new(1)),
@@ -146,9 +164,14 @@ fn start(fs: Option<&MemoryFs>, services: &[Value]) -> (Arc<Local>, Tasks) {
 
 fn in_sync(local: &Arc<Local>) -> (Arc<Catalog>, watch::Sender<u64>) {
     let catalog = Arc::new(Catalog::default());
-    let (reconnections, receiver) = watch::channel(0);
-    local.keep_in_sync(Arc::clone(&catalog) as _, receiver);
+    let reconnections = sync_with(local, &catalog);
     (catalog, reconnections)
+}
+
+pub(super) fn sync_with(local: &Arc<Local>, catalog: &Arc<Catalog>) -> watch::Sender<u64> {
+    let (reconnections, receiver) = watch::channel(0);
+    local.keep_in_sync(Arc::clone(catalog) as _, receiver, watch::channel(0).1);
+    reconnections
 }
 
 fn web() -> ServiceDefinition {
@@ -366,4 +389,129 @@ async fn other_files_take_the_place_of_the_old_ones_and_of_nothing_else() {
     let ids: Vec<String> = local.services().into_keys().map(|id| id.to_string()).collect();
     assert_eq!(ids, ["stays", "web"]);
     assert!(passing("stays-up"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_files_define_keeps_its_status_and_what_the_api_added_to_it_over_a_restart() {
+    let fs = MemoryFs::new();
+    let services = [json!({"Name": "web", "Check": {"CheckID": "beat", "TTL": "10s"}})];
+    let (local, tasks) = start(Some(&fs), &services);
+    local.set_ttl(&"beat".parse().unwrap(), CheckStatus::Passing, "fine").await.unwrap();
+    let extra = json!({"Name": "extra", "ServiceID": "web", "TTL": "1h"});
+    local.register_check(CheckDefinition::from_json(&extra).unwrap(), Credential::anonymous()).await.unwrap();
+    local.set_service_maintenance(&"web".parse().unwrap(), true, "", Credential::anonymous()).await.unwrap();
+    tasks.cancel();
+    fs.crash(Crash::DropUnsynced);
+    let (again, tasks) = start(Some(&fs), &services);
+    let ids: Vec<String> = again.checks().into_keys().map(|id| id.to_string()).collect();
+    assert_eq!(ids, ["_service_maintenance:web", "beat", "extra"]);
+    let check = again.check(&"beat".parse().unwrap()).unwrap();
+    assert_eq!((check.status, check.output.as_str()), (CheckStatus::Passing, "fine"));
+    tasks.cancel();
+    // A check that no file defines any more leaves nothing behind.
+    let (last, _tasks) = start(Some(&fs), &[json!({"Name": "web"})]);
+    assert!(last.check(&"beat".parse().unwrap()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn programs_of_the_api_are_refused_where_only_files_may_name_them() {
+    let script = json!({"Name": "s", "Args": ["/bin/true"], "Interval": "10s"});
+    let definition = CheckDefinition::from_json(&script).unwrap();
+    let refused = async |settings| {
+        let (local, _tasks) = start_with(None, &[], &[], settings);
+        let refusal = local.register_check(definition.clone(), Credential::anonymous()).await.unwrap_err();
+        (refusal.status(), refusal.text)
+    };
+    let none = CheckSettings::default();
+    let words = "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
+                 'enable_local_script_checks' to true";
+    assert_eq!(refused(none).await, (500, words.into()));
+    let of_files = CheckSettings { scripts_of_files: true, ..none };
+    assert!(refused(of_files).await.1.contains("from remote calls"));
+    let (local, _tasks) = start_with(None, &[], &[script], of_files);
+    assert_eq!(local.checks().len(), 1);
+    let both = CheckSettings { scripts_of_api: true, ..of_files };
+    let (local, _tasks) = start_with(None, &[], &[], both);
+    local.register_check(definition.clone(), Credential::anonymous()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alias_shows_what_it_is_an_alias_of_here_and_elsewhere() {
+    let services = [json!({"Name": "web", "Check": {"CheckID": "beat", "TTL": "1h"}})];
+    let here = json!({"CheckID": "here", "Name": "here", "AliasService": "web"});
+    let there = json!({"CheckID": "there", "Name": "there", "AliasNode": "n2", "AliasService": "db"});
+    let absent = json!({"CheckID": "absent", "Name": "absent", "AliasService": "nobody"});
+    // An alias of the whole node would see the others; it is not there.
+    let (local, _tasks) = start_with(None, &services, &[here, there, absent], CheckSettings::default());
+    let (catalog, _reconnections) = in_sync(&local);
+    let status = |id: &str| local.check(&id.parse().unwrap()).map(|check| (check.status, check.output)).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(status("absent").1, "Service nobody could not be found on node n1");
+    assert_eq!(status("there"), (CheckStatus::Critical, "Service db could not be found on node n2".into()));
+    assert_eq!(status("here").0, CheckStatus::Critical);
+    for id in ["absent", "there"] {
+        local.deregister_check(&id.parse().unwrap()).await.unwrap();
+    }
+    local.set_ttl(&"beat".parse().unwrap(), CheckStatus::Passing, "").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(status("here"), (CheckStatus::Passing, "All checks passing.".into()));
+    assert_eq!(catalog.held.lock().checks["here"].kind, "alias");
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_thousand_checks_do_not_start_in_a_burst() {
+    const CHECKS: usize = 5000;
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let checks: Vec<Value> =
+        (0..CHECKS).map(|n| json!({"Name": format!("c{n}"), "TCP": closed, "Interval": "10s"})).collect();
+    let (local, _tasks) = start_with(None, &[], &checks, CheckSettings::default());
+    let mut counts = Vec::new();
+    let mut before = 0;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let ran = local.rows.lock().checks.values().filter(|row| !row.check.output.is_empty()).count();
+        counts.push(ran - before);
+        before = ran;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(local.rows.lock().checks.values().all(|row| row.check.output.contains("refused")));
+    // Fifty is the mean of a tenth of a second.
+    assert!(counts.iter().all(|count| *count < 110), "{counts:?}");
+    assert!(counts.iter().filter(|count| **count > 10).count() > 90, "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mass_expiry_is_held_back_and_owners_that_come_back_lose_nothing() {
+    let instances: Vec<Value> = (0..40)
+        .map(|n| json!({"ID": format!("web{n}"), "Name": "web", "Check": {"TTL": "20s", "Status": "passing"}}))
+        .collect();
+    let (local, _tasks) = start(None, &instances);
+    let critical = || local.checks().values().filter(|check| check.status == CheckStatus::Critical).count();
+    tokio::time::sleep(Duration::from_millis(20_500)).await;
+    assert_eq!(critical(), 6, "15 % of 40");
+    // Half of the owners come back in time.
+    for n in 0..20 {
+        let id: CheckId = format!("service:web{n}").parse().unwrap();
+        local.set_ttl(&id, CheckStatus::Passing, "").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
+    assert_eq!(critical(), 20, "those whose owners stay silent are critical in the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_set_through_the_api_survives_a_crash() {
+    use crate::tokens::TokenKind;
+    let fs = MemoryFs::new();
+    let (local, tasks) = start(Some(&fs), &[]);
+    local.replace_token(TokenKind::Agent, Credential::new("new")).await.unwrap();
+    local.replace_token(TokenKind::Dns, Credential::new("dns")).await.unwrap();
+    assert_eq!(local.tokens().agent().secret, "new");
+    tasks.cancel();
+    fs.crash(Crash::DropUnsynced);
+    let (again, _tasks) = start(Some(&fs), &[]);
+    let tokens = again.tokens();
+    assert_eq!([tokens.agent(), tokens.dns(), tokens.default()].map(|it| it.secret), ["new", "dns", "default"]);
 }

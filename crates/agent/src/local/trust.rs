@@ -16,17 +16,21 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The configuration of a check's handshake, made once.
+/// The configuration of a check's handshake, each made once. `http2` offers that protocol and no other.
 ///
 /// # Errors
 /// The machine has no authorities to trust.
-pub(super) fn config(skip_verify: bool) -> Result<&'static Arc<ClientConfig>, String> {
-    static TRUSTING: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    static VERIFYING: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
-    if skip_verify {
-        return Ok(TRUSTING.get_or_init(|| Arc::new(trusting())));
-    }
-    VERIFYING.get_or_init(|| verifying().map(Arc::new)).as_ref().map_err(Clone::clone)
+pub(super) fn config(skip_verify: bool, http2: bool) -> Result<Arc<ClientConfig>, String> {
+    type Made = OnceLock<Result<Arc<ClientConfig>, String>>;
+    static MADE: [Made; 4] = [const { OnceLock::new() }; 4];
+    let make = || {
+        let mut config = if skip_verify { trusting() } else { verifying()? };
+        if http2 {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
+        Ok(Arc::new(config))
+    };
+    MADE[usize::from(skip_verify) + 2 * usize::from(http2)].get_or_init(make).clone()
 }
 
 fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use lictor_types::gateway::is_gateway;
 use lictor_types::service::KIND_CONNECT_PROXY;
 use lictor_types::{CheckId, CheckStatus, Refusal, ServiceId, ServiceName};
 
@@ -20,6 +21,10 @@ const TAGS_MAX: usize = 256;
 const CHECKS_MAX: usize = 64;
 /// Bytes of the longest text in a definition that is not a name: notes, URL, body.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Arguments that a script may have.
+const ARGUMENTS_MAX: usize = 256;
+/// Bytes of the longest name of a unit of systemd.
+const UNIT_BYTES_MAX: usize = 256;
 /// The largest weight: that of a DNS record.
 const WEIGHT_MAX: u32 = 65535;
 
@@ -46,7 +51,6 @@ impl ServiceDefinition {
         }
         for check in &checks {
             check.validate_kind().map_err(|problem| bad(format!("Invalid check: {problem}")))?;
-            check.served()?;
             if !check.status.is_empty() && check.status.parse::<CheckStatus>().is_err() {
                 return Err(bad("Status for checks must 'passing', 'warning', 'critical'"));
             }
@@ -110,7 +114,10 @@ impl ServiceDefinition {
         match self.kind.as_str() {
             "" => Ok(()),
             KIND_CONNECT_PROXY => self.validate_proxy(),
-            other => Err(format!("Kind {other:?} is not served: leave it empty, or write \"connect-proxy\"")),
+            kind if is_gateway(kind) => self.to_node_service().map_err(|error| error.to_string())?.check_kind(),
+            other => Err(format!(
+                "Kind {other:?} is not served: leave it empty, or write \"connect-proxy\" or the kind of a gateway"
+            )),
         }
     }
 
@@ -132,7 +139,7 @@ impl CheckDefinition {
     /// Whether the agent can take it as a check that stands alone.
     ///
     /// # Errors
-    /// 400 with what is wrong; 500 for a script.
+    /// 400 with what is wrong.
     pub fn validate_alone(&self) -> Result<(), Refusal> {
         if self.name.is_empty() {
             return Err(bad("Missing check name"));
@@ -142,14 +149,14 @@ impl CheckDefinition {
         }
         self.validate_kind().map_err(|problem| bad(format!("Invalid check: {problem}")))?;
         CheckId::try_from(self.id_text().to_owned()).map_err(bad)?;
-        self.served()
+        Ok(())
     }
 
     fn validate_kind(&self) -> Result<(), String> {
         let (interval, ttl) = (self.interval.unwrap_or_default(), self.ttl.unwrap_or_default());
-        let alias = self.not_served.iter().any(|kind| kind == "Alias");
-        let others = self.not_served.iter().any(|kind| kind != "Alias");
-        let runs = !self.http.is_empty() || !self.tcp.is_empty() || !self.script_args.is_empty() || others;
+        let kinds = self.kinds();
+        let alias = kinds.contains(&"alias");
+        let runs = kinds.iter().any(|kind| *kind != "alias");
         if !interval.is_zero() && !ttl.is_zero() {
             return Err("Interval and TTL cannot both be specified".into());
         }
@@ -171,11 +178,8 @@ impl CheckDefinition {
         if self.failures_before_warning.is_some_and(|warning| warning > self.failures_before_critical) {
             return Err("FailuresBeforeWarning can't be higher than FailuresBeforeCritical".into());
         }
-        if let Some(kind) = self.not_served.first() {
-            return Err(format!("{kind} checks are not served yet; use an HTTP, TCP or TTL check"));
-        }
-        if !self.http.is_empty() && !self.tcp.is_empty() {
-            return Err("HTTP and TCP cannot both be specified".into());
+        if let [first, second, ..] = kinds[..] {
+            return Err(format!("a check is of one kind, not {first} and {second}"));
         }
         if !self.http.is_empty() {
             super::target::HttpTarget::parse(&self.http)?;
@@ -183,12 +187,44 @@ impl CheckDefinition {
             http::Method::from_bytes(method.as_bytes()).map_err(|_| format!("Method {method:?} is not one"))?;
             self.validate_headers()?;
         }
-        if !self.tcp.is_empty() {
-            super::target::split_host_port(&self.tcp)?;
+        let service_of_grpc = self.grpc.split_once('/').map_or(self.grpc.as_str(), |(address, _)| address);
+        for (kind, address) in
+            [("TCP", self.tcp.as_str()), ("UDP", &self.udp), ("GRPC", service_of_grpc), ("H2PING", &self.h2ping)]
+        {
+            if !address.is_empty() {
+                super::target::split_host_port(kind, address)?;
+            }
         }
-        let texts = [&self.notes, &self.http, &self.body, &self.tcp];
+        self.validate_programs()?;
+        let texts = [&self.notes, &self.http, &self.body, &self.tcp, &self.udp, &self.grpc, &self.h2ping];
         if texts.iter().any(|text| text.len() > TEXT_BYTES_MAX) {
             return Err(format!("no text of a check may have more than {TEXT_BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+
+    fn validate_programs(&self) -> Result<(), String> {
+        if self.script_args.len() > ARGUMENTS_MAX || self.script_args.iter().any(|text| text.len() > TEXT_BYTES_MAX) {
+            return Err(format!("a script has {ARGUMENTS_MAX} arguments of {TEXT_BYTES_MAX} bytes at most"));
+        }
+        if self.script_args.iter().any(|text| text.contains('\0')) {
+            return Err("an argument of a script cannot hold a zero byte".into());
+        }
+        if !self.docker_container_id.is_empty() {
+            if self.script_args.is_empty() {
+                return Err("a check in a container needs Args: what is run there".into());
+            }
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+            if !self.docker_container_id.chars().all(allowed) {
+                return Err(format!(
+                    "DockerContainerID {:?} is no id or name of a container",
+                    self.docker_container_id
+                ));
+            }
+        }
+        let unit = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '\\' | '@');
+        if !self.os_service.chars().all(unit) || self.os_service.len() > UNIT_BYTES_MAX {
+            return Err(format!("OSService {:?} is no name of a unit", self.os_service));
         }
         Ok(())
     }
@@ -201,17 +237,6 @@ impl CheckDefinition {
             }
         }
         Ok(())
-    }
-
-    fn served(&self) -> Result<(), Refusal> {
-        if self.script_args.is_empty() {
-            Ok(())
-        } else {
-            Err(Refusal::failed(
-                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or \
-                 'enable_local_script_checks' to true",
-            ))
-        }
     }
 }
 
@@ -298,16 +323,23 @@ mod tests {
                 "Invalid check: TTL must be not be set for Alias checks",
             ),
             (
-                json!({"Name": "a", "Args": ["x"], "Interval": "1s"}),
-                500,
-                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or 'enable_local_script_checks' to true",
+                json!({"Name": "a", "HTTP": "http://x/", "TCP": "x:1", "Interval": "1s"}),
+                400,
+                "Invalid check: a check is of one kind, not http and tcp",
             ),
         ] {
             assert_eq!(check(&written), (status, text.into()), "{written}");
         }
-        assert!(
-            check(&json!({"Name": "a", "GRPC": "x:1", "Interval": "1s"})).1.contains("gRPC checks are not served yet")
-        );
+        for (written, part) in [
+            (json!({"Name": "a", "GRPC": "x/service", "Interval": "1s"}), "GRPC \"x\" must be host:port"),
+            (json!({"Name": "a", "UDP": "x", "Interval": "1s"}), "UDP \"x\" must be host:port"),
+            (json!({"Name": "a", "DockerContainerID": "x", "Interval": "1s"}), "needs Args"),
+            (json!({"Name": "a", "DockerContainerID": "../x", "Args": ["y"], "Interval": "1s"}), "no id or name"),
+            (json!({"Name": "a", "OSService": "a b", "Interval": "1s"}), "no name of a unit"),
+        ] {
+            let (_, text) = check(&written);
+            assert!(text.contains(part), "{text}");
+        }
         assert!(check(&json!({"Name": "a", "HTTP": "file:///etc/passwd", "Interval": "1s"})).1.contains("http://"));
     }
 }
