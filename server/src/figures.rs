@@ -41,6 +41,12 @@ pub struct ServerFigures {
     contact: Sample,
     /// When the oldest entry of the log was proposed, by the index where the log began at the last look.
     oldest: Mutex<Option<(u64, u64)>>,
+    /// Times that the states of the servers were compared.
+    pub(crate) states_compared: Counter,
+    /// Servers that were found to differ.
+    pub(crate) states_differed: Counter,
+    /// Times that it was said that there is no leader.
+    pub(crate) leaderless: Counter,
 }
 
 impl Default for ServerFigures {
@@ -65,6 +71,9 @@ impl Default for ServerFigures {
             },
             contact: metrics.sample("raft.leader.lastContact", &[]),
             oldest: Mutex::default(),
+            states_compared: metrics.counter("state.compared", &[]),
+            leaderless: metrics.counter("raft.leaderless", &[]),
+            states_differed: metrics.counter("state.differed", &[]),
             metrics,
         }
     }
@@ -140,7 +149,8 @@ fn gauges_of(datacenter: &ServerDatacenter) -> Vec<Gauge> {
         ("state.billable_service_instances", usage.billable_instances as f64),
         ("state.kv_entries", usage.keys as f64),
     ];
-    // What only the leader knows.
+    gauges.extend(ends_of_authorities(datacenter));
+    // Only the leader hears of clients, knows how the others are, and compares.
     if raft.role == Role::Leader {
         let members = datacenter.members.list();
         let clients = members.iter().filter(|member| !member.is_server()).count();
@@ -149,7 +159,7 @@ fn gauges_of(datacenter: &ServerDatacenter) -> Vec<Gauge> {
         gauges.push(("autopilot.healthy", f64::from(u8::from(autopilot.healthy))));
         gauges.push(("autopilot.failure_tolerance", f64::from(autopilot.failure_tolerance)));
         gauges.extend(oldest_log_age(datacenter).map(|millis| ("raft.leader.oldestLogAge", millis)));
-        gauges.extend(ends_of_authorities(datacenter));
+        gauges.push(("state.differing_servers", datacenter.equality.count() as f64));
     }
     gauges.into_iter().map(|(name, value)| Gauge { name, value }).collect()
 }

@@ -25,11 +25,13 @@ const EVERYWHERE: [&str; 6] = [
 const AT_A_CLIENT: [&str; 3] = ["consul_client_rpc", "consul_client_rpc_exceeded", "consul_client_rpc_failed"];
 
 /// What a server shows beside that.
-const AT_A_SERVER: [&str; 14] = [
+const AT_A_SERVER: [&str; 16] = [
     "consul_catalog_deregister_count",
     "consul_catalog_register_count",
     "consul_kvs_apply_count",
     "consul_members_servers",
+    "consul_mesh_active_root_ca_expiry",
+    "consul_mesh_active_signing_ca_expiry",
     "consul_raft_apply",
     "consul_raft_commitTime_count",
     "consul_raft_leader_lastContact_count",
@@ -43,13 +45,8 @@ const AT_A_SERVER: [&str; 14] = [
 ];
 
 /// What only the leader knows.
-const AT_THE_LEADER: [&str; 5] = [
-    "consul_autopilot_failure_tolerance",
-    "consul_autopilot_healthy",
-    "consul_mesh_active_root_ca_expiry",
-    "consul_mesh_active_signing_ca_expiry",
-    "consul_raft_leader_oldestLogAge",
-];
+const AT_THE_LEADER: [&str; 3] =
+    ["consul_autopilot_failure_tolerance", "consul_autopilot_healthy", "consul_raft_leader_oldestLogAge"];
 
 struct Scraped(String);
 

@@ -244,7 +244,7 @@ async fn pointers(agent: &Agent, query: &Asked, domain: &Name, address: IpAddr) 
     let config = agent.config.load_full();
     let subject = subject(agent, &config.dns, query, domain);
     let filter = format!("Address == \"{address}\"");
-    let nodes = Selection { query: Query::Nodes(BTreeMap::new()), filter, near: None };
+    let nodes = Selection { query: Query::Nodes(BTreeMap::new()), filter, near: None, merge: None };
     match ask(agent, Query::Selected(Box::new(nodes))).await? {
         Answer::Nodes(nodes) => Ok(subject.pointers(&nodes, &[])),
         _ => Err(unexpected()),
@@ -327,7 +327,7 @@ pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sec
             let tags = tag.into_iter().collect();
             let query = ServiceQuery { tags, connect, ..ServiceQuery::all(service.clone()) };
             match ask(agent, Query::HealthService(query)).await? {
-                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows.to_vec(), &*agent.rng)),
+                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), &rows, &*agent.rng)),
                 _ => Err(unexpected()),
             }
         }
@@ -345,7 +345,7 @@ pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sec
             let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
             let query = ServiceQuery::all(service.clone());
             match ask(agent, Query::HealthIngress(query)).await? {
-                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows, &*agent.rng)),
+                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), &rows, &*agent.rng)),
                 _ => Err(unexpected()),
             }
         }
@@ -361,7 +361,7 @@ async fn query(agent: &Agent, subject: &Subject<'_>, name: String) -> Result<Sec
         Ok(Answer::PreparedQueryFound(mut found)) => {
             arrange(&*agent.rng, &mut found, 0);
             let ttl = duration::parse(&found.dns.ttl).ok().filter(|_| !found.dns.ttl.is_empty());
-            Ok(subject.found(&found.service.service, found.rows, ttl))
+            Ok(subject.found(&found.service.service, found.rows.iter().collect(), ttl))
         }
         Ok(_) => Err(unexpected()),
         Err(refusal) if refusal.kind == RefusalKind::NotFound => Ok(subject.absent()),
