@@ -59,6 +59,11 @@ impl Api {
         Ok(Self { client, stale: flags.stale })
     }
 
+    /// The API that this client asks.
+    pub(crate) fn of(client: Client) -> Self {
+        Self { client, stale: false }
+    }
+
     /// GET, as JSON.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,

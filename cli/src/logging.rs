@@ -1,6 +1,7 @@
 //! Where log lines go and which of them.
 
 mod listening;
+mod throttle;
 
 use std::io::IsTerminal;
 
@@ -14,6 +15,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::output::Failure;
+use throttle::Throttled;
 
 /// How much of what happens is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -95,9 +97,11 @@ fn begin_with(targets: Targets, json: bool) -> Result<Dial, Failure> {
     let (targets, handle) = reload::Layer::new(targets);
     let lines = tracing_subscriber::fmt::layer();
     let lines = if json {
-        lines.json().flatten_event(true).with_filter(targets).boxed()
+        let lines = lines.json().flatten_event(true);
+        lines.map_event_format(|format| Throttled::new(format, true)).with_filter(targets).boxed()
     } else {
-        lines.with_ansi(std::io::stdout().is_terminal()).with_filter(targets).boxed()
+        let lines = lines.with_ansi(std::io::stdout().is_terminal());
+        lines.map_event_format(|format| Throttled::new(format, false)).with_filter(targets).boxed()
     };
     tracing_subscriber::registry()
         .with(lines)

@@ -108,6 +108,13 @@ impl RunningAgent {
         }
     }
 
+    /// Puts into force what a reload changed beside what the agent looks up each time.
+    pub fn reconfigure(&self) {
+        if let Mode::Client(client) = &self.mode {
+            client.reconfigure();
+        }
+    }
+
     /// Leaves the cluster on purpose within `limit`, for a server and the time that it goes on serving after that. It
     /// comes back when it is started again.
     pub async fn leave(&self, limit: Duration) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lictor_types::rpc::{Credential, Operation, Probe, Report, Request, RequestBody, Response, ServerAddress};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::datacenter::ServerDatacenter;
 use crate::membership;
@@ -20,6 +21,10 @@ use crate::raft::InitializeError;
 const ROUND_INTERVAL: Duration = Duration::from_millis(100);
 /// How long one server may take to answer.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// A join address may fail for so long before people are told why: servers of a cluster do not start in the same moment.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+/// Between two words about an address that fails as it did before.
+const WORD_INTERVAL: Duration = Duration::from_secs(60);
 /// After this many rounds without a cluster, people are told what is waited for.
 const ROUNDS_BEFORE_WORD: u32 = 50;
 
@@ -34,6 +39,35 @@ enum Step {
     Wait,
 }
 
+/// Why join addresses do not answer, told once for each reason and now and then.
+#[derive(Default)]
+struct Complaints(BTreeMap<String, Complaint>);
+
+struct Complaint {
+    since: Instant,
+    told: Option<(String, Instant)>,
+}
+
+impl Complaints {
+    /// Notes how an address answered; whether people must be told of it.
+    fn note(&mut self, address: &str, failure: Option<&str>, now: Instant) -> bool {
+        let Some(failure) = failure else {
+            self.0.remove(address);
+            return false;
+        };
+        let complaint = self.0.entry(address.to_owned()).or_insert(Complaint { since: now, told: None });
+        let is_old = complaint
+            .told
+            .as_ref()
+            .is_some_and(|(text, at)| text == failure && now.duration_since(*at) < WORD_INTERVAL);
+        if is_old || now.duration_since(complaint.since) < SILENT_FOR {
+            return false;
+        }
+        complaint.told = Some((failure.to_owned(), now));
+        true
+    }
+}
+
 /// Finds or begins a cluster; returns when this server is part of one.
 pub async fn find_cluster(
     datacenter: Arc<ServerDatacenter>,
@@ -42,8 +76,9 @@ pub async fn find_cluster(
     probe: watch::Sender<Probe>,
 ) {
     let mut round = 0u32;
+    let mut complaints = Complaints::default();
     while !datacenter.is_member() {
-        let answers = ask_all(&datacenter, &join).await;
+        let answers = ask_all(&datacenter, &join, &mut complaints).await;
         let own = probe.borrow().clone();
         let mut found: BTreeMap<String, ServerAddress> = BTreeMap::from([(own.server.id.clone(), own.server.clone())]);
         found.extend(answers.iter().map(|(_, it)| (it.server.id.clone(), it.server.clone())));
@@ -94,7 +129,7 @@ fn decide(own: &ServerAddress, found: &[ServerAddress], answers: &[(String, Prob
     Step::Wait
 }
 
-async fn ask_all(datacenter: &ServerDatacenter, join: &[String]) -> Vec<(String, Probe)> {
+async fn ask_all(datacenter: &ServerDatacenter, join: &[String], complaints: &mut Complaints) -> Vec<(String, Probe)> {
     let asked = join.iter().map(|address| async move {
         let request = Request {
             credential: Credential::anonymous(),
@@ -102,18 +137,22 @@ async fn ask_all(datacenter: &ServerDatacenter, join: &[String]) -> Vec<(String,
             forwarded: true,
         };
         match datacenter.peers.call(address, request, PROBE_LIMIT).await {
-            Ok(Response::Report(Report::Probe(probe))) => Some((address.clone(), probe)),
-            Ok(other) => {
-                tracing::debug!(%address, ?other, "a join address answered with something else");
-                None
-            }
-            Err(error) => {
-                tracing::debug!(%address, %error, "a join address does not answer yet");
-                None
-            }
+            Ok(Response::Report(Report::Probe(probe))) => (address, Ok(probe)),
+            Ok(Response::Refused(refusal)) => (address, Err(refusal.text)),
+            Ok(other) => (address, Err(other.unexpected().text)),
+            Err(error) => (address, Err(error.to_string())),
         }
     });
-    join_all(asked).await.into_iter().flatten().collect()
+    let mut answers = Vec::new();
+    for (address, answer) in join_all(asked).await {
+        let failure = answer.as_ref().err();
+        if complaints.note(address, failure.map(String::as_str), Instant::now()) {
+            let reason = failure.map(String::as_str).unwrap_or_default();
+            tracing::warn!(%address, reason, "a join address does not answer; trying again, but silently");
+        }
+        answers.extend(answer.ok().map(|probe| (address.clone(), probe)));
+    }
+    answers
 }
 
 pub(crate) async fn ask_to_join(datacenter: &ServerDatacenter, address: &str, own: ServerAddress) {
@@ -170,6 +209,19 @@ mod tests {
         assert_eq!(decide(&server("a"), &three()[..2], &answers, 3), Step::Wait);
         let four: Vec<_> = ["a", "b", "c", "d"].map(server).to_vec();
         assert_eq!(decide(&server("a"), &four, &[], 3), Step::Wait);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn people_are_told_once_why_an_address_fails_and_again_when_it_fails_otherwise() {
+        let mut complaints = Complaints::default();
+        let mut fails = |failure: Option<&str>| complaints.note("a:8300", failure, Instant::now());
+        assert!(!fails(Some("refused")), "it may start later than we do");
+        tokio::time::advance(SILENT_FOR).await;
+        assert!(fails(Some("refused")) && !fails(Some("refused")));
+        assert!(fails(Some("TLS with a:8300: UnknownIssuer")) && !fails(Some("TLS with a:8300: UnknownIssuer")));
+        tokio::time::advance(WORD_INTERVAL).await;
+        assert!(fails(Some("TLS with a:8300: UnknownIssuer")), "it is not forgotten");
+        assert!(!fails(None) && !fails(Some("refused")), "an answer in between begins anew");
     }
 
     #[test]

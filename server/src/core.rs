@@ -103,6 +103,7 @@ impl Core {
         let tasks = Tasks::new();
         let (rpc, presence) = (tasks.child(), tasks.child());
         let published = Arc::new(Published::default());
+        let figures = ServerFigures::default();
         let longest_election = settings.raft.longest_election();
         let looks = Arc::new(Looks::default());
         tasks.spawn(Arc::clone(&looks).hash(settings.raft.drive));
@@ -114,6 +115,7 @@ impl Core {
                 transport: Arc::clone(&deps.transport),
                 machine: Arc::new(replica),
                 tasks: tasks.clone(),
+                roles: figures.roles.clone(),
             },
         )
         .await?;
@@ -148,7 +150,7 @@ impl Core {
             signatures: SignatureLimit::default(),
             probe: probe_seen,
             archives,
-            figures: ServerFigures::default(),
+            figures,
         });
         rpc.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, rpc.clone()));
         figures::show_gauges(&datacenter);

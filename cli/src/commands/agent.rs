@@ -14,6 +14,7 @@ use lictor_runtime::{Resolver, SystemClock, SystemRng};
 use lictor_server::boot::{self, RunningAgent, ServerDeps};
 use lictor_types::Refusal;
 
+use super::watch::agent::Watches;
 use crate::arguments::go_bool;
 use crate::logging::{self, Dial, Level};
 use crate::output::{Failure, Output};
@@ -311,13 +312,16 @@ struct Reloader {
 
 impl Reloader {
     /// Reads the configuration again; one that cannot be used changes nothing.
-    async fn reload(&self, agent: &Agent) -> Result<(), Refusal> {
+    async fn reload(&self, running: &RunningAgent, watches: &mut Watches) -> Result<(), Refusal> {
+        let agent: &Agent = &running.agent;
         tracing::info!("Reloading configuration...");
         let reloaded = reload::reload(agent, self.flags.clone(), Host::of_this_machine()).await;
         let reloaded = reloaded
             .inspect_err(|refusal| tracing::error!(%refusal, "the configuration was not reloaded: nothing changed"))?;
         let set = self.level.set(Level::of_config(&reloaded.log_level));
         set.map_err(|failure| Refusal::failed(failure.to_string()))?;
+        running.reconfigure();
+        watches.set(&agent.config.load().watches, &running.doors.http);
         if reloaded.need_restart.is_empty() {
             tracing::info!("the configuration was reloaded");
         } else {
@@ -342,13 +346,15 @@ async fn until_the_end(running: &RunningAgent, signals: &mut Signals, reloader: 
     let Some(mut orders) = running.agent.orders.take() else {
         return Ending::Broken("somebody else takes the orders of this agent".into());
     };
+    let mut watches = Watches::default();
+    watches.set(&running.agent.config.load().watches, &running.doors.http);
     loop {
         tokio::select! {
             heard = signals.next() => match heard {
                 Heard::Stop(stop) => return Ending::Signal(stop),
                 Heard::Reload => {
                     // It has told the log; whoever sent a signal reads no answer.
-                    let _ = reloader.reload(&running.agent).await;
+                    let _ = reloader.reload(running, &mut watches).await;
                 }
             },
             broken = fatal.wait_for(Option::is_some) => {
@@ -358,7 +364,7 @@ async fn until_the_end(running: &RunningAgent, signals: &mut Signals, reloader: 
             Some(order) = orders.recv() => match order {
                 Order::Leave(told) => return Ending::Ordered(told),
                 Order::Reload(told) => {
-                    let reloaded = reloader.reload(&running.agent).await;
+                    let reloaded = reloader.reload(running, &mut watches).await;
                     // Nobody waits for the answer any more: the log has it too.
                     let _ = told.send(reloaded);
                 }

@@ -11,6 +11,7 @@ mod info;
 mod intention;
 mod join_token;
 mod keygen;
+mod keyring;
 mod kv;
 mod lock;
 mod maint;
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     JoinToken(join_token::JoinTokenCommand),
     /// Makes a gossip key
     Keygen,
+    /// Lists, installs, uses and removes keys of gossip
+    Keyring(keyring::KeyringFlags),
     /// Reads and writes the key/value store
     #[command(subcommand)]
     Kv(kv::KvCommand),
@@ -135,6 +138,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::Join(flags) => run_here(membership::join(flags)),
         Command::JoinToken(command) => run_here(join_token::run(command)),
         Command::Keygen => keygen::run(),
+        Command::Keyring(flags) => run_here(keyring::run(flags)),
         Command::Kv(command) => run_here(kv::run(command)),
         Command::Lock(flags) => run_here(lock::run(flags)),
         Command::Man(flags) => completion::man(&flags),

@@ -3,29 +3,21 @@
 //! A view is a blocking query. The program gets the view as JSON on its standard input and its index in `CONSUL_INDEX`;
 //! changes while it runs are seen when it has ended, only the last one of them.
 //!
-//! Invariants
-//! - An index that goes back begins the view anew; a view that is as it was runs nothing.
-//! - Between two failures there is a pause that grows, up to [`RETRY_MAX`].
+//! [`agent`] does the same for the watches of an agent's configuration; [`follow`] is what both share.
 
+pub(crate) mod agent;
+mod follow;
 mod handler;
 mod layout;
 mod view;
-
-use std::time::Duration;
 
 use clap::Args;
 
 use crate::api::{Api, ApiFlags};
 use crate::arguments::go_bool;
 use crate::output::{Failure, Output};
-use view::{Seen, View};
-
-/// The pause after the first failure; times the square of the failures in a row.
-const RETRY_STEP: Duration = Duration::from_secs(5);
-/// The longest pause between two failures.
-const RETRY_MAX: Duration = Duration::from_secs(180);
-/// Between two looks at a view that cannot be waited for.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+use follow::Follower;
+use view::View;
 
 /// What to watch, and what to run.
 #[derive(Args, Default)]
@@ -69,35 +61,17 @@ pub(crate) struct WatchFlags {
 
 pub(super) async fn run(flags: WatchFlags) -> Result<Output, Failure> {
     let view = View::of(&flags)?;
-    watch(&Api::connect(&flags.api)?, &view, &flags.program, flags.shell.unwrap_or(true)).await
+    watch(Api::connect(&flags.api)?, view, &flags.program, flags.shell.unwrap_or(true)).await
 }
 
-async fn watch(api: &Api, view: &View, program: &[String], shell: bool) -> Result<Output, Failure> {
-    let mut seen = Seen::default();
-    let mut failures = 0u32;
+async fn watch(api: Api, view: View, program: &[String], shell: bool) -> Result<Output, Failure> {
+    let mut follower = Follower::new(api, view, |words| eprintln!("{words}"));
     loop {
-        let looked = match view.look(api, seen.index).await {
-            Ok(looked) => looked,
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                let pause = RETRY_STEP.saturating_mul(failures.saturating_mul(failures)).min(RETRY_MAX);
-                eprintln!("Watch ({}) errored: {error}, retry in {pause:?}", view.kind);
-                seen.index = 0;
-                tokio::time::sleep(pause).await;
-                continue;
-            }
-        };
-        failures = 0;
-        let can_wait = looked.index > 0;
-        if let Some(json) = seen.take(view, looked) {
-            if program.is_empty() {
-                return Ok(Output::line(layout::indented(&json)));
-            }
-            handler::run(program, shell, seen.shown_index, &json)?;
+        let shown = follower.next().await;
+        if program.is_empty() {
+            return Ok(Output::line(layout::indented(&shown.json)));
         }
-        if !can_wait {
-            tokio::time::sleep(LOOK_PAUSE).await;
-        }
+        handler::run(program, shell, shown.index, &shown.json)?;
     }
 }
 
@@ -114,7 +88,7 @@ mod tests {
     async fn without_a_program_the_view_is_printed_once_in_its_order() {
         let answer = r#"[ {"Node": "n1","Address":"10.0.0.1", "Meta":{}, "Tags": []} ]"#;
         let fake = Fake::answering(&[("GET /v1/catalog/nodes?wait=50s", 200, answer)]).await;
-        let output = watch(&fake.api(), &View::of(&flags("nodes")).unwrap(), &[], true).await.unwrap();
+        let output = watch(fake.api(), View::of(&flags("nodes")).unwrap(), &[], true).await.unwrap();
         let shown = "[\n    {\n        \"Node\": \"n1\",\n        \"Address\": \"10.0.0.1\",\n        \"Meta\": {},\n        \
                      \"Tags\": []\n    }\n]\n";
         assert_eq!(String::from_utf8(output.bytes).unwrap(), shown);
@@ -124,7 +98,7 @@ mod tests {
     async fn a_key_that_is_not_there_is_null() {
         let fake = Fake::answering(&[]).await;
         let key = WatchFlags { key: Some("a/b".into()), ..flags("key") };
-        let output = watch(&fake.api(), &View::of(&key).unwrap(), &[], true).await.unwrap();
+        let output = watch(fake.api(), View::of(&key).unwrap(), &[], true).await.unwrap();
         assert_eq!(output.bytes, b"null\n");
     }
 
@@ -134,13 +108,13 @@ mod tests {
         let file = directory.path().join("seen");
         let script = format!("cat > {}; echo $CONSUL_INDEX; exit 3", file.display());
         let fake = Fake::answering(&[("GET /v1/catalog/services?wait=50s", 200, r#"{ "web": ["a"] }"#)]).await;
-        let view = View::of(&flags("services")).unwrap();
-        let failed = watch(&fake.api(), &view, std::slice::from_ref(&script), true).await.unwrap_err();
+        let view = || View::of(&flags("services")).unwrap();
+        let failed = watch(fake.api(), view(), std::slice::from_ref(&script), true).await.unwrap_err();
         assert_eq!(failed.to_string(), "Error executing handler: exit status: 3");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"web\":[\"a\"]}\n");
         let program = ["sh".to_owned(), "-c".to_owned(), script];
-        assert!(watch(&fake.api(), &view, &program, false).await.is_err());
-        let missing = watch(&fake.api(), &view, &["/nowhere/program".to_owned()], false).await.unwrap_err();
+        assert!(watch(fake.api(), view(), &program, false).await.is_err());
+        let missing = watch(fake.api(), view(), &["/nowhere/program".to_owned()], false).await.unwrap_err();
         assert!(missing.to_string().starts_with("Error executing handler: /nowhere/program: "), "{missing}");
     }
 

@@ -17,7 +17,7 @@ use crate::agent::{Agent, AgentIdentity, node_id};
 use crate::config::Config;
 use crate::doors::{self, Doors};
 use crate::events::Ring;
-use crate::figures::Figures;
+use crate::figures::{self, Figures};
 use crate::forward::Forwarder;
 use crate::local::{Local, LocalSettings};
 use crate::orders::Orders;
@@ -113,6 +113,12 @@ impl ClientAgent {
         }
     }
 
+    /// Puts into force what of the configuration concerns the road to the servers, at the start and after a reload.
+    pub fn reconfigure(&self) {
+        let limits = self.agent.config.load().limits;
+        self.forwarder.limit_rate(limits.rpc_rate, limits.rpc_max_burst);
+    }
+
     /// Stops everything within `limit`.
     pub async fn stop(self, limit: Duration) {
         self.tasks.stop(limit).await;
@@ -178,6 +184,7 @@ async fn start(
     let local =
         Local::start(LocalSettings::new(identity.clone(), &config, fs, resolver, Arc::clone(&rng), tasks.clone()))?;
     let metrics = forwarder.metrics();
+    figures::show_certificate_end(&metrics, Arc::clone(&material), Arc::clone(&clock));
     let agent = Arc::new(Agent {
         identity,
         datacenter,
@@ -226,5 +233,7 @@ async fn start(
         }
     }
     let fatal = watch::Sender::new(None);
-    Ok(ClientAgent { agent, doors, forwarder, fatal, tasks: tasks.clone() })
+    let client = ClientAgent { agent, doors, forwarder, fatal, tasks: tasks.clone() };
+    client.reconfigure();
+    Ok(client)
 }

@@ -12,11 +12,13 @@ mod build;
 mod flags;
 pub mod hcl;
 mod host;
+mod http;
 mod join;
 mod keys;
 mod problem;
 mod source;
 mod tree;
+mod watch;
 mod without_effect;
 
 #[cfg(test)]
@@ -34,7 +36,9 @@ use crate::local::{CheckDefinition, ServiceDefinition};
 
 pub use flags::Flags;
 pub use host::Host;
+pub use http::{Block, HttpConfig};
 pub use problem::{ConfigErrors, ConfigProblem};
+pub use watch::{HttpHandler, WatchDefinition, WatchTarget};
 pub use without_effect::{Notice, WITHOUT_EFFECT, WithoutEffect};
 
 /// The configuration of one agent, validated.
@@ -78,6 +82,8 @@ pub struct Config {
     pub services: Vec<ServiceDefinition>,
     /// Checks that this agent runs.
     pub checks: Vec<CheckDefinition>,
+    /// Views that this agent follows.
+    pub watches: Vec<WatchDefinition>,
     /// How checks are run and told.
     pub check_settings: CheckSettings,
     /// Logging.
@@ -86,6 +92,8 @@ pub struct Config {
     pub performance: Performance,
     /// Limits.
     pub limits: Limits,
+    /// What the HTTP API adds and refuses.
+    pub http: HttpConfig,
     /// How figures are named.
     pub telemetry: Telemetry,
     /// SIGTERM leaves the cluster on purpose.
@@ -370,7 +378,7 @@ pub struct Autopilot {
 }
 
 /// Limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Open HTTP connections of one client address.
     pub http_max_conns_per_client: usize,
@@ -378,6 +386,14 @@ pub struct Limits {
     pub kv_max_value_size: usize,
     /// Bytes of the largest transaction.
     pub txn_max_req_len: usize,
+    /// How often a client asks its servers in a second; none for any number.
+    pub rpc_rate: Option<f64>,
+    /// How often it may do so at once.
+    pub rpc_max_burst: u32,
+    /// How long a blocking query waits that does not say.
+    pub default_query_time: Duration,
+    /// How long a blocking query may wait.
+    pub max_query_time: Duration,
 }
 
 impl Config {

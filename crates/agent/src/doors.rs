@@ -55,7 +55,9 @@ pub async fn open(agent: &Arc<Agent>, tls: Option<Arc<rustls::ServerConfig>>, ta
         resolvers.push(listener);
     }
     let router = http::router(Arc::clone(agent));
-    http::serve(listeners, &router, config.limits.http_max_conns_per_client, tasks);
+    let limited = Arc::clone(agent);
+    let limit = Arc::new(move || limited.config.load().limits.http_max_conns_per_client);
+    http::serve(listeners, &router, limit, tasks);
     http::serve_unix(sockets, &router, tasks);
     dns::serve(resolvers, agent, tasks);
     tasks.spawn(events::follow(Arc::clone(agent)));

@@ -8,7 +8,7 @@
 //! at most once, in no order that is promised, and not to who was away when it was overwritten or its server ended.
 //!
 //! Invariants
-//! - A ring holds [`EVENTS_MAX`] events and no id twice.
+//! - A ring holds [`EVENTS_MAX`] events, and takes none whose id is among the last [`IDS_MAX`] that it took.
 //! - An agent takes no event that is older than itself.
 
 use std::collections::VecDeque;
@@ -27,12 +27,14 @@ use crate::agent::Agent;
 
 /// Events that a ring holds; the oldest goes first.
 pub const EVENTS_MAX: usize = 256;
+/// Ids that a ring remembers: as many as could come again by changing to the rings of servers that are behind.
+const IDS_MAX: usize = 4 * EVENTS_MAX;
 /// How long a server is asked to wait for an event.
 pub const FOLLOW_WAIT: Duration = Duration::from_secs(60);
 /// Between a failed question and the next, times the failures in a row.
 const RETRY_STEP: Duration = Duration::from_millis(250);
 /// The longest pause between two questions.
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Bytes of the longest filter.
 const FILTER_BYTES_MAX: usize = 512;
 /// Bytes of memory that a compiled filter may take.
@@ -51,6 +53,8 @@ pub struct Ring {
 struct Kept {
     /// Events with their places.
     events: VecDeque<(u64, UserEvent)>,
+    /// The ids of those, and of some that were there before.
+    ids: VecDeque<String>,
     /// The place of the last one.
     place: u64,
     clock: u64,
@@ -65,8 +69,12 @@ impl Ring {
     /// Keeps an event that has its Lamport time; whether it was new.
     pub fn push(&self, event: UserEvent) -> bool {
         let mut kept = self.kept.lock();
-        if kept.events.iter().any(|(_, other)| other.id == event.id) {
+        if kept.ids.contains(&event.id) {
             return false;
+        }
+        kept.ids.push_back(event.id.clone());
+        if kept.ids.len() > IDS_MAX {
+            kept.ids.pop_front();
         }
         kept.clock = kept.clock.max(event.lamport_time);
         kept.place += 1;
@@ -207,9 +215,17 @@ pub fn check(event: &UserEvent) -> Result<(), Refusal> {
     }
     for (what, filter) in [("node", &event.node_filter), ("service", &event.service_filter), ("tag", &event.tag_filter)]
     {
-        expression(filter).map_err(|reason| Refusal::failed(format!("Invalid {what} filter: {reason}")))?;
+        self::filter(what, filter)?;
     }
     Ok(())
+}
+
+/// What a filter that stands in a request finds.
+///
+/// # Errors
+/// In Consul's words: it is no regular expression.
+pub(crate) fn filter(what: &str, text: &str) -> Result<Regex, Refusal> {
+    expression(text).map_err(|reason| Refusal::failed(format!("Invalid {what} filter: {reason}")))
 }
 
 fn expression(text: &str) -> Result<Regex, String> {
@@ -277,6 +293,7 @@ mod tests {
             ring.fire(event(id));
         }
         assert!(!ring.push(event(299)));
+        assert!(!ring.push(event(3)), "one that it no longer holds came again");
         let events = ring.events();
         assert_eq!(events.len(), EVENTS_MAX);
         assert_eq!(ids(&events)[..2], [44, 45]);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use lictor_identity::RpcMaterial;
+use lictor_runtime::Clock;
 use lictor_runtime::metrics::{Gauge, Metrics, Naming, Sample};
 
 use crate::config::Config;
@@ -14,8 +16,10 @@ pub struct Figures {
     pub naming: Naming,
     /// Requests of the HTTP API, blocking ones included.
     pub http: Sample,
-    /// Questions to the DNS door.
+    /// Questions to the DNS door for what a name stands for.
     pub dns: Sample,
+    /// Questions to the DNS door for the name of an address.
+    pub dns_reverse: Sample,
 }
 
 impl Figures {
@@ -26,10 +30,21 @@ impl Figures {
         Self {
             http: metrics.sample("api.http", &[]),
             dns: metrics.sample("dns.domain_query", &[]),
+            dns_reverse: metrics.sample("dns.ptr_query", &[]),
             naming: Naming { prefix: config.telemetry.metrics_prefix.clone(), host },
             metrics,
         }
     }
+}
+
+/// Shows how many seconds are left of the certificate that the agent speaks RPC with.
+pub fn show_certificate_end(metrics: &Metrics, material: Arc<RpcMaterial>, clock: Arc<dyn Clock>) {
+    metrics.collect(move |gauges| {
+        if let Some(end) = material.own_not_after() {
+            let left = end.duration_since(clock.now()).map_or(0.0, |left| left.as_secs_f64());
+            gauges.push(Gauge { name: "agent.tls.cert.expiry", value: left });
+        }
+    });
 }
 
 /// What the process takes. In a process of several agents, as `lictor dev` is one, each shows the whole.

@@ -6,6 +6,7 @@
 //! - A request that no server can serve fails after the hold time, with what the last one said.
 
 mod pool;
+mod rate;
 mod servers;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::datacenter::Datacenter;
+use rate::Rate;
 use servers::Servers;
 
 pub use pool::RpcPool;
@@ -56,6 +58,8 @@ pub struct Forwarder {
     metrics: Arc<Metrics>,
     calls: Counter,
     failed: Counter,
+    exceeded: Counter,
+    rate: Rate,
 }
 
 impl Forwarder {
@@ -72,6 +76,8 @@ impl Forwarder {
         Arc::new(Self {
             calls: metrics.counter("client.rpc", &[]),
             failed: metrics.counter("client.rpc.failed", &[]),
+            exceeded: metrics.counter("client.rpc.exceeded", &[]),
+            rate: Rate::default(),
             metrics,
             pool: RpcPool::new(transport, &tasks),
             servers: Mutex::new(Servers::new(addresses, &*rng)),
@@ -87,6 +93,12 @@ impl Forwarder {
     /// The agent's figures, with those of its calls.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// Asks at most `per_second` times a second and `burst` times at once; with none as often as it is asked. Signs of life are
+    /// not counted.
+    pub fn limit_rate(&self, per_second: Option<f64>, burst: u32) {
+        self.rate.set(per_second, burst);
     }
 
     /// Grows whenever a server was reached after it, or another one, was not.
@@ -183,6 +195,10 @@ impl Forwarder {
         wait: Duration,
         body: impl Fn(Duration) -> RequestBody,
     ) -> Result<Response, Refusal> {
+        if let Err(refusal) = self.rate.take() {
+            self.exceeded.increment();
+            return Err(refusal);
+        }
         let start = Instant::now();
         let mut give_up = wait.is_zero().then_some(start + self.hold);
         let mut tried = 0;

@@ -15,6 +15,7 @@
 //! - No program is run unless the configuration allows it for where the definition came from.
 
 mod alias;
+mod ask;
 mod canonical;
 mod definition;
 mod difference;
@@ -60,6 +61,7 @@ use rows::Rows;
 use runner::Running;
 use store::{KeptCheck, KeptService, KeptStatus, Store};
 
+pub use ask::ask_url;
 pub use definition::{CheckDefinition, ConnectDefinition, ServiceDefinition};
 pub use expiry::{Expiries, Verdict};
 pub use health::ServiceHealth;

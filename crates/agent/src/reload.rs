@@ -25,7 +25,7 @@ pub struct Reloaded {
 type Fixed = (&'static str, fn(&Config) -> String);
 
 /// Everything of [`Config`] but what [`taken_over`] takes over.
-const FIXED: [Fixed; 34] = [
+const FIXED: [Fixed; 32] = [
     ("server", |it| it.server.to_string()),
     ("bootstrap_expect", |it| it.bootstrap_expect.to_string()),
     ("datacenter", |it| it.datacenter.clone()),
@@ -43,11 +43,9 @@ const FIXED: [Fixed; 34] = [
     ("default_intention_policy", |it| it.default_intention_allow.to_string()),
     ("domain", |it| it.dns.domain.clone()),
     ("alt_domain", |it| format!("{:?}", it.dns.alt_domain)),
-    ("recursors", |it| format!("{:?}", it.dns.recursors)),
     ("check_update_interval or another setting of all checks", |it| format!("{:?}", it.check_settings)),
     ("log_json", |it| it.log.json.to_string()),
     ("performance", |it| format!("{:?}", it.performance)),
-    ("limits", |it| format!("{:?}", it.limits)),
     ("telemetry", |it| format!("{:?}", it.telemetry)),
     ("leave_on_terminate", |it| it.leave_on_terminate.to_string()),
     ("skip_leave_on_interrupt", |it| it.skip_leave_on_interrupt.to_string()),
@@ -69,6 +67,7 @@ fn taken_over(old: &Config, new: Config) -> Config {
     let mut config = old.clone();
     config.services = new.services;
     config.checks = new.checks;
+    config.watches = new.watches;
     config.log.level = new.log.level;
     config.acl.default_token = new.acl.default_token;
     config.acl.agent_token = new.acl.agent_token;
@@ -78,7 +77,8 @@ fn taken_over(old: &Config, new: Config) -> Config {
     config.dns = new.dns;
     config.dns.domain = fixed.domain;
     config.dns.alt_domain = fixed.alt_domain;
-    config.dns.recursors = fixed.recursors;
+    config.limits = new.limits;
+    config.http = new.http;
     config.warnings = new.warnings;
     config
 }
@@ -147,6 +147,22 @@ mod tests {
         assert_eq!(config.ports.http, Some(8500));
         let names: Vec<String> = agent.local.services().into_keys().map(|id| id.to_string()).collect();
         assert_eq!(names, ["api"]);
+    }
+
+    #[tokio::test]
+    async fn limits_and_what_http_adds_change_without_a_restart() {
+        let agent = running("");
+        let new = "limits { kv_max_value_size = 8 http_max_conns_per_client = 3 rpc_rate = 5 }\nmax_query_time = \"20s\"\n\
+                   recursors = [\"10.0.0.53\"]\nhttp_config { block_endpoints = [\"/v1/kv\"] }";
+        let reloaded = agent.take(read(new).unwrap()).await.unwrap();
+        assert!(reloaded.need_restart.is_empty(), "{:?}", reloaded.need_restart);
+        let config = agent.config.load();
+        assert_eq!((config.limits.http_max_conns_per_client, config.limits.rpc_rate), (3, Some(5.0)));
+        assert_eq!(config.dns.recursors.len(), 1);
+        let door = crate::http::router(Arc::clone(&agent));
+        let asked = http::Request::get("/v1/kv/a").body(axum::body::Body::empty()).unwrap();
+        let got = tower::ServiceExt::oneshot(door, asked).await.unwrap();
+        assert_eq!(got.status(), 403, "a blocked endpoint");
     }
 
     #[tokio::test]

@@ -165,9 +165,7 @@ impl Client {
         query: &[(&str, &str)],
         body: &B,
     ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| ClientError::Settings(format!("a body that is not JSON: {error}")))?;
-        let (bytes, _) = self.send(Method::PUT, path, query, Bytes::from(body)).await?;
+        let (bytes, _) = self.send(Method::PUT, path, query, json(body)?).await?;
         read(path, &bytes)
     }
 
@@ -177,6 +175,32 @@ impl Client {
     /// No answer, or an error status.
     pub async fn put_bytes(&self, path: &str, query: &[(&str, &str)], body: Bytes) -> Result<Bytes, ClientError> {
         Ok(self.send(Method::PUT, path, query, body).await?.0)
+    }
+
+    /// POST of a JSON body, with the reply as it is.
+    ///
+    /// # Errors
+    /// No answer, or an error status.
+    pub async fn post_json<B: Serialize + ?Sized>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &B,
+    ) -> Result<Bytes, ClientError> {
+        Ok(self.send(Method::POST, path, query, json(body)?).await?.0)
+    }
+
+    /// DELETE with a JSON body, with the reply as it is.
+    ///
+    /// # Errors
+    /// No answer, or an error status.
+    pub async fn delete_json<B: Serialize + ?Sized>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &B,
+    ) -> Result<Bytes, ClientError> {
+        Ok(self.send(Method::DELETE, path, query, json(body)?).await?.0)
     }
 
     /// DELETE.
@@ -243,6 +267,11 @@ impl Client {
         };
         tokio::time::timeout(REQUEST_LIMIT, exchange).await.map_err(|_| ClientError::TooLate(self.base.clone()))?
     }
+}
+
+fn json<B: Serialize + ?Sized>(body: &B) -> Result<Bytes, ClientError> {
+    let written = serde_json::to_vec(body);
+    written.map(Bytes::from).map_err(|error| ClientError::Settings(format!("a body that is not JSON: {error}")))
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {

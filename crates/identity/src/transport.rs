@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use lictor_runtime::transport::{ALPN_LOGIN, Accepted, Boxed, Stream};
@@ -57,6 +57,11 @@ impl RpcMaterial {
     /// Puts a certificate in force for every handshake from now on.
     pub fn set_own(&self, own: KeyedChain) {
         self.own.store(Some(Arc::new(own)));
+    }
+
+    /// Until when the certificate to show is valid, if there is one.
+    pub fn own_not_after(&self) -> Option<SystemTime> {
+        self.own.load().as_ref().map(|own| own.not_after())
     }
 
     /// Whether there is a certificate to show.

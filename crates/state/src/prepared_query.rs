@@ -2,12 +2,12 @@
 
 use lictor_types::command::Effect;
 use lictor_types::prepared_query::{
-    HIDDEN_TOKEN, PreparedQuery, PreparedQueryDelete, PreparedQueryExecute, PreparedQueryFound, PreparedQuerySet,
-    PreparedService,
+    HIDDEN_TOKEN, NEAR_ADDRESS, NEAR_AGENT, PreparedQuery, PreparedQueryDelete, PreparedQueryExecute,
+    PreparedQueryFound, PreparedQuerySet, PreparedService,
 };
 use lictor_types::query::ServiceQuery;
 use lictor_types::{
-    Access, Answer, CheckServiceNode, CheckStatus, Index, Query, Refusal, Requirement, Resource, duration,
+    Access, Answer, CheckServiceNode, CheckStatus, Index, Near, Query, Refusal, Requirement, Resource, duration,
 };
 
 use crate::access::Rules;
@@ -153,7 +153,33 @@ impl Store {
             // A rendered name that is none finds nothing.
             Err(_) => Vec::new(),
         };
-        PreparedQueryFound { service, dns, rows }
+        let origin = self.origin_of(asked, &service);
+        let distances = origin.as_deref().and_then(|origin| self.distances(origin, &rows));
+        PreparedQueryFound { service, dns, rows, origin, distances }
+    }
+
+    /// The name of the node that the nearest instances are wanted of.
+    fn origin_of(&self, asked: &PreparedQueryExecute, service: &PreparedService) -> Option<String> {
+        match asked.near.as_deref().unwrap_or(&service.near) {
+            "" => None,
+            NEAR_AGENT => asked.agent.clone(),
+            NEAR_ADDRESS => {
+                let client = asked.client.as_deref()?;
+                self.nodes.rows().find(|node| node.address == client).map(|node| node.name.to_string())
+            }
+            node => Some(node.to_owned()),
+        }
+    }
+
+    /// How far each row's node is, in nanoseconds; the most there is for a node without a coordinate.
+    fn distances(&self, origin: &str, rows: &[CheckServiceNode]) -> Option<Vec<u64>> {
+        let origin = self.origin(&Near::Node(origin.to_owned()))?;
+        let distance = |row: &CheckServiceNode| {
+            let there = self.coordinate(&row.node.name);
+            // A duration of seconds fits; a distance between two spaces is infinite, and the cast makes the most of it.
+            there.map_or(u64::MAX, |there| (origin.distance(there) * 1e9) as u64)
+        };
+        Some(rows.iter().map(distance).collect())
     }
 }
 

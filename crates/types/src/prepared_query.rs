@@ -12,6 +12,10 @@ use crate::{CheckServiceNode, Index, json};
 
 /// What is shown of a token to who may not see it.
 pub const HIDDEN_TOKEN: &str = "<hidden>";
+/// The agent that is asked, as the node that others are to be near to.
+pub const NEAR_AGENT: &str = "_agent";
+/// The client that asks, by its address.
+pub const NEAR_ADDRESS: &str = "_ip";
 /// The only type of template there is.
 pub const NAME_PREFIX_MATCH: &str = "name_prefix_match";
 
@@ -124,7 +128,8 @@ pub struct PreparedService {
     #[n(3)]
     #[serde(rename = "IgnoreCheckIDs", deserialize_with = "json::null_is_default", serialize_with = "list_or_null")]
     pub ignore_check_ids: Vec<String>,
-    /// The node that the nearest instances are wanted of; `_agent` for the one that is asked.
+    /// The node that the nearest instances are wanted of; [`NEAR_AGENT`] for the one that is asked, [`NEAR_ADDRESS`] for the
+    /// one with the client's address.
     #[n(4)]
     pub near: String,
     /// Tags that an instance must have, or with `!` before it must not have.
@@ -228,6 +233,22 @@ pub struct PreparedQueryExecute {
     /// The instances that serve it over mutual TLS, whatever the query says.
     #[n(1)]
     pub connect: bool,
+    /// The node that the nearest instances are wanted of, [`NEAR_AGENT`] or [`NEAR_ADDRESS`]; none for what the query says.
+    #[n(2)]
+    pub near: Option<String>,
+    /// The node of the agent that is asked.
+    #[n(3)]
+    pub agent: Option<String>,
+    /// The IP address of the client that asks.
+    #[n(4)]
+    pub client: Option<String>,
+}
+
+impl PreparedQueryExecute {
+    /// Asks the query of this name or id, for nobody in particular.
+    pub fn of(name: impl Into<String>) -> Self {
+        Self { name: name.into(), connect: false, near: None, agent: None, client: None }
+    }
 }
 
 /// What a query found in this datacenter, in no order that means anything.
@@ -243,6 +264,12 @@ pub struct PreparedQueryFound {
     /// The instances.
     #[n(2)]
     pub rows: Vec<CheckServiceNode>,
+    /// The node that the nearest are wanted of.
+    #[n(3)]
+    pub origin: Option<String>,
+    /// Of each instance, how far its node is from that one, in nanoseconds; none when that one has no coordinate.
+    #[n(4)]
+    pub distances: Option<Vec<u64>>,
 }
 
 /// Go writes a slice that nobody filled as null.

@@ -76,6 +76,7 @@ pub(crate) fn look(datacenter: &ServerDatacenter) {
         })
         .collect();
     datacenter.health.note(Timestamp::from(datacenter.clock.now()), &found);
+    datacenter.figures.heard(&status);
 }
 
 fn all(members: &Membership) -> impl Iterator<Item = (&raft::Member, bool)> {

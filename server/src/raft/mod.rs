@@ -37,6 +37,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use lictor_runtime::metrics::Counter;
 use lictor_runtime::transport::SharedTransport;
 use lictor_runtime::{PeerIdentity, Stream, Tasks};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -73,6 +74,10 @@ const READ_QUEUE: usize = 16_384;
 const ENTRY_LIMIT: usize = 16 << 20;
 /// Between two looks whether the disk is full.
 const FULL_DISK_LOOK: Duration = Duration::from_millis(500);
+/// The oldest proposal is looked for in so many entries: those before it hold none.
+const OLDEST_WITHIN: u64 = 64;
+/// Bytes that such a look reads at once.
+const OLDEST_BYTES: usize = 1 << 20;
 /// Stopping takes at most this long.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -149,6 +154,30 @@ pub struct Dependencies {
     pub machine: Arc<dyn StateMachine>,
     /// The owner of the tasks.
     pub tasks: Tasks,
+    /// What counts which roles this server took.
+    pub roles: RoleCounters,
+}
+
+/// How often a server became what it may be in raft.
+#[derive(Clone, Default)]
+pub struct RoleCounters {
+    /// The leader.
+    pub leader: Counter,
+    /// A candidate.
+    pub candidate: Counter,
+    /// A follower.
+    pub follower: Counter,
+}
+
+impl RoleCounters {
+    fn took(&self, state: ServerState) {
+        match state {
+            ServerState::Leader => self.leader.increment(),
+            ServerState::Candidate => self.candidate.increment(),
+            ServerState::Follower => self.follower.increment(),
+            ServerState::Learner | ServerState::Shutdown => {}
+        }
+    }
 }
 
 /// This server's part in consensus. Clones share it.
@@ -181,7 +210,7 @@ impl Consensus {
     /// # Errors
     /// The log or the latest snapshot is damaged or cannot be read; the error says where and what to do.
     pub async fn start(settings: Settings, dependencies: Dependencies) -> Result<Self, StartError> {
-        let Dependencies { directory, transport, machine, tasks } = dependencies;
+        let Dependencies { directory, transport, machine, tasks, roles } = dependencies;
         let tasks = tasks.child();
         let id = directory.server_id();
         if settings.entry_bytes > ENTRY_LIMIT || settings.entry_bytes <= batch::OVERHEAD {
@@ -228,7 +257,7 @@ impl Consensus {
         });
         let (leader_sender, leader) = watch::channel(None);
         let (fatal_sender, fatal) = watch::channel(None);
-        tasks.spawn(watch_leader(raft.clone(), log.clone(), leader_sender, fatal_sender));
+        tasks.spawn(watch_leader(raft.clone(), log.clone(), leader_sender, fatal_sender, roles));
         let (proposals, waiting) = mpsc::channel(settings.proposal_queue);
         tasks.spawn(proposer::run(raft.clone(), waiting, settings.entry_bytes, settings.deadline));
         let (waiters, waiting) = mpsc::channel(READ_QUEUE);
@@ -412,6 +441,30 @@ impl Consensus {
         self.inner.applied.borrow().map_or(0, |applied| applied.index())
     }
 
+    /// The index at which the log begins; none while it is empty.
+    pub fn first_index(&self) -> Option<u64> {
+        self.inner.log.first_index()
+    }
+
+    /// The oldest envelope that the log holds; none if it holds none near its beginning, or that cannot be read.
+    pub fn oldest_envelope(&self) -> Option<Vec<u8>> {
+        let log = &self.inner.log;
+        let first = log.first_index()?;
+        let mut at = first;
+        while at < first + OLDEST_WITHIN {
+            let entries = log.read(at, first + OLDEST_WITHIN, OLDEST_BYTES).ok()?;
+            at = entries.last()?.0 + 1;
+            for (_, body) in &entries {
+                if let types::Payload::Normal(proposals) = &codec::decode_entry(body).ok()?.payload
+                    && let Some(envelope) = batch::split(&proposals.0).as_deref().and_then(<[_]>::first)
+                {
+                    return Some(envelope.to_vec());
+                }
+            }
+        }
+        None
+    }
+
     /// Raft as it is now.
     pub fn status(&self) -> Status {
         let metrics = self.inner.metrics.borrow_watched();
@@ -508,12 +561,17 @@ async fn watch_leader(
     log: Log,
     leader: watch::Sender<Option<Leader>>,
     fatal: watch::Sender<Option<String>>,
+    roles: RoleCounters,
 ) {
     let mut metrics = raft.server_metrics();
     let mut log_fatal = log.fatal();
+    let mut role = None;
     loop {
         {
             let now = metrics.borrow_watched();
+            if role.replace(now.state) != Some(now.state) {
+                roles.took(now.state);
+            }
             let server = now.current_leader.and_then(|id| now.membership_config.get_node(&id).cloned());
             let next = Leader::of(now.current_leader, server);
             leader.send_if_modified(|known| {

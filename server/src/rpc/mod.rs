@@ -44,6 +44,7 @@ pub async fn serve(datacenter: Arc<ServerDatacenter>, transport: SharedTransport
             }
         };
         let datacenter = Arc::clone(&datacenter);
+        datacenter.figures.connections.increment();
         match protocol.as_str() {
             ALPN_RAFT => tasks.spawn(async move {
                 let _permit = permit;

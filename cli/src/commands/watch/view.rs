@@ -1,5 +1,6 @@
 //! The views that can be watched, and what was seen of one.
 
+use lictor_agent::config::{WatchDefinition, WatchTarget};
 use lictor_client::{ClientError, encode_path};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -44,48 +45,29 @@ impl View {
     /// # Errors
     /// Consul's words for what is missing or too much.
     pub(super) fn of(flags: &WatchFlags) -> Result<Self, Failure> {
-        let wrong = |text: String| Err(Failure::new(text));
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let Some(kind) = given(&flags.kind) else { return wrong("Watch type must be specified".into()) };
-        let named = |text: &Option<String>, refusal: &str| given(text).ok_or_else(|| Failure::new(refusal));
-        let mut query = Vec::new();
-        let path = match kind.as_str() {
-            "key" => format!("/v1/kv/{}", encode_path(&named(&flags.key, "Must specify a single key to watch")?)),
-            "keyprefix" => {
-                query.push(("recurse", String::new()));
-                format!("/v1/kv/{}", encode_path(&named(&flags.prefix, "Must specify a single prefix to watch")?))
-            }
-            "services" => "/v1/catalog/services".into(),
-            "nodes" => "/v1/catalog/nodes".into(),
-            "service" => {
-                let service = named(&flags.service, "Must specify a single service to watch")?;
-                query.extend(flags.tag.iter().map(|tag| ("tag", tag.clone())));
-                if passing_only(flags)? {
-                    query.push(("passing", "1".into()));
-                }
-                format!("/v1/health/service/{}", encode_path(&service))
-            }
-            "checks" => match (given(&flags.service), given(&flags.state)) {
-                (Some(_), Some(_)) => return wrong("Cannot specify service and state".into()),
-                (Some(service), None) => format!("/v1/health/checks/{}", encode_path(&service)),
-                (None, state) => format!("/v1/health/state/{}", state.unwrap_or_else(|| "any".into())),
-            },
-            "event" => {
-                query.extend(given(&flags.name).map(|name| ("name", name)));
-                "/v1/event/list".into()
-            }
-            "connect_roots" => "/v1/agent/connect/ca/roots".into(),
-            "connect_leaf" => {
-                let service = named(&flags.service, "Must specify a single service to watch")?;
-                format!("/v1/agent/connect/ca/leaf/{}", encode_path(&service))
-            }
-            "agent_service" => {
-                let id = named(&flags.service_id, "Must specify a single service ID to watch")?;
-                format!("/v1/agent/service/{}", encode_path(&id))
-            }
-            _ => return wrong(format!("Unsupported watch type: {kind}")),
+        let text = |flag: &Option<String>| flag.clone().unwrap_or_default();
+        let definition = WatchDefinition {
+            kind: text(&flags.kind),
+            key: text(&flags.key),
+            prefix: text(&flags.prefix),
+            service: text(&flags.service),
+            tag: flags.tag.clone(),
+            passing_only: passing_only(flags)?,
+            state: text(&flags.state),
+            name: text(&flags.name),
+            service_id: text(&flags.service_id),
+            ..WatchDefinition::default()
         };
-        Ok(Self { kind, path, query })
+        Self::of_definition(&definition)
+    }
+
+    /// The view of a watch.
+    ///
+    /// # Errors
+    /// Consul's words for what is missing or too much.
+    pub(super) fn of_definition(definition: &WatchDefinition) -> Result<Self, Failure> {
+        let WatchTarget { endpoint, name, query } = definition.target().map_err(Failure::new)?;
+        Ok(Self { kind: definition.kind.clone(), path: format!("{endpoint}{}", encode_path(&name)), query })
     }
 
     /// Looks, waiting for a change since `index`.

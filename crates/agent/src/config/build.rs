@@ -9,8 +9,8 @@ use lictor_types::{Credential, NodeName};
 use serde_json::{Map, Value};
 
 use super::{
-    AclConfig, Addresses, Autopilot, CheckSettings, Config, ConfigProblem, DnsConfig, Host, Join, Limits, LogConfig,
-    Performance, Ports, Soa, Telemetry, TlsFiles, UnixSockets, join,
+    AclConfig, Addresses, Autopilot, CheckSettings, Config, ConfigProblem, DnsConfig, Host, HttpConfig, Join, Limits,
+    LogConfig, Performance, Ports, Soa, Telemetry, TlsFiles, UnixSockets, WatchDefinition, join,
 };
 use crate::dns::Strategy;
 use crate::local::{CheckDefinition, ServiceDefinition};
@@ -19,6 +19,12 @@ use crate::local::{CheckDefinition, ServiceDefinition};
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// The largest value in the key/value store that may be configured: what one RPC message carries, with room around it.
 const KV_VALUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Views that one agent follows: each may have a program running.
+const WATCHES_MAX: usize = 64;
+/// The shortest time that blocking queries may be told to wait.
+const QUERY_TIME_MIN: Duration = Duration::from_secs(1);
+/// The longest: a parked reader is a connection and a watch.
+const QUERY_TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// Builds the configuration and says what is wrong or doubtful in it. None only when something is wrong.
 pub(super) fn build(
@@ -60,10 +66,12 @@ pub(super) fn build(
         dns: dns(&mut keys),
         services: definitions(&mut keys, "services", ServiceDefinition::from_json),
         checks: definitions(&mut keys, "checks", CheckDefinition::from_json),
+        watches: watches(&mut keys),
         check_settings: check_settings(&mut keys),
         log: log(&mut keys, dev),
         performance: performance(&mut keys),
         limits: limits(&mut keys),
+        http: http_config(&mut keys),
         telemetry: Telemetry {
             metrics_prefix: keys.text("telemetry.metrics_prefix").unwrap_or_else(|| "consul".into()),
             disable_hostname: keys.flag("telemetry.disable_hostname").unwrap_or(true),
@@ -116,6 +124,10 @@ impl Keys<'_> {
 
     fn duration(&self, path: &str) -> Option<Duration> {
         lictor_types::duration::parse(self.get(path)?.as_str()?).ok()
+    }
+
+    fn number(&self, path: &str) -> Option<f64> {
+        self.get(path)?.as_f64()
     }
 
     fn texts(&self, path: &str) -> Vec<String> {
@@ -501,6 +513,14 @@ fn definitions<T>(keys: &mut Keys<'_>, key: &str, parse: impl Fn(&Value) -> Resu
     definitions
 }
 
+fn watches(keys: &mut Keys<'_>) -> Vec<WatchDefinition> {
+    let watches = definitions(keys, "watches", WatchDefinition::from_json);
+    if watches.len() > WATCHES_MAX {
+        keys.invalid(format!("watches: there are {}, at most {WATCHES_MAX} are followed", watches.len()));
+    }
+    watches
+}
+
 fn check_settings(keys: &mut Keys<'_>) -> CheckSettings {
     let default = CheckSettings::default();
     let scripts_of_api = keys.flag("enable_script_checks").unwrap_or(false);
@@ -595,7 +615,43 @@ fn limits(keys: &mut Keys<'_>) -> Limits {
         http_max_conns_per_client: keys.count("limits.http_max_conns_per_client").unwrap_or(200) as usize,
         kv_max_value_size: kv_max_value_size as usize,
         txn_max_req_len: txn_max_req_len as usize,
+        rpc_rate: keys.number("limits.rpc_rate").filter(|rate| *rate >= 0.0),
+        rpc_max_burst: keys.count("limits.rpc_max_burst").unwrap_or(1000),
+        default_query_time: query_time(keys, "default_query_time", 300),
+        max_query_time: query_time(keys, "max_query_time", 600),
     }
+}
+
+fn query_time(keys: &mut Keys<'_>, key: &str, seconds: u64) -> Duration {
+    let time = keys.duration(key).filter(|time| !time.is_zero()).unwrap_or(Duration::from_secs(seconds));
+    if time < QUERY_TIME_MIN || time > QUERY_TIME_MAX {
+        keys.invalid(format!(
+            "{key} {} must be between {} and {}",
+            lictor_types::duration::format(time),
+            lictor_types::duration::format(QUERY_TIME_MIN),
+            lictor_types::duration::format(QUERY_TIME_MAX)
+        ));
+    }
+    time
+}
+
+fn http_config(keys: &mut Keys<'_>) -> HttpConfig {
+    let mut response_headers = Vec::new();
+    for (name, value) in keys.text_map("http_config.response_headers") {
+        match (name.parse(), value.parse()) {
+            (Ok(name), Ok(value)) => response_headers.push((name, value)),
+            _ => keys.invalid(format!("http_config.response_headers: {name:?} cannot be a header with this value")),
+        }
+    }
+    let mut allow_write_from = Vec::new();
+    for text in keys.texts("http_config.allow_write_http_from") {
+        match text.parse() {
+            Ok(block) => allow_write_from.push(block),
+            Err(problem) => keys.invalid(format!("http_config.allow_write_http_from: {problem}")),
+        }
+    }
+    let block_endpoints = keys.texts("http_config.block_endpoints");
+    HttpConfig { response_headers, block_endpoints, allow_write_from }
 }
 
 /// What is not safe is refused, or spelled out by the user and warned about.

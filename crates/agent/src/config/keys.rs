@@ -9,6 +9,8 @@ pub(super) enum Kind {
     Flag,
     /// A whole number from 0.
     Count,
+    /// A number, -1 for no limit.
+    Number,
     /// A port; -1 is off.
     Port,
     /// A Go duration.
@@ -21,11 +23,11 @@ pub(super) enum Kind {
     DurationMap,
     /// Keys of its own.
     Object(&'static [(&'static str, Kind)]),
-    /// Definitions of services or checks; looked at when they are built.
+    /// Definitions of services, checks or watches; looked at when they are built.
     Definitions,
 }
 
-use Kind::{Count, Definitions, Duration, DurationMap, Flag, Object, Port, Text, TextMap, Texts};
+use Kind::{Count, Definitions, Duration, DurationMap, Flag, Number, Object, Port, Text, TextMap, Texts};
 
 const TLS: Kind = Object(&[
     ("ca_file", Text),
@@ -82,6 +84,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("data_dir", Text),
     ("datacenter", Text),
     ("default_intention_policy", Text),
+    ("default_query_time", Duration),
     ("discard_check_output", Flag),
     (
         "dns_config",
@@ -104,6 +107,10 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("domain", Text),
     ("enable_local_script_checks", Flag),
     ("enable_script_checks", Flag),
+    (
+        "http_config",
+        Object(&[("allow_write_http_from", Texts), ("block_endpoints", Texts), ("response_headers", TextMap)]),
+    ),
     ("leave_on_terminate", Flag),
     (
         "limits",
@@ -111,6 +118,8 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
             ("dns_max_queries_per_client", Count),
             ("http_max_conns_per_client", Count),
             ("kv_max_value_size", Count),
+            ("rpc_max_burst", Count),
+            ("rpc_rate", Number),
             ("txn_max_req_len", Count),
         ]),
     ),
@@ -118,6 +127,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("log_level", Text),
     ("login", Object(&[("kubernetes", Object(&[("config_file", Text)]))])),
     ("login_token_file", Text),
+    ("max_query_time", Duration),
     ("node_id", Text),
     ("node_meta", TextMap),
     ("node_name", Text),
@@ -153,6 +163,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("tls", Object(&[("defaults", TLS), ("https", TLS), ("internal_rpc", TLS)])),
     ("unix_sockets", Object(&[("group", Text), ("mode", Text), ("user", Text)])),
     ("ui_config", Object(&[("enabled", Flag)])),
+    ("watches", Definitions),
 ];
 
 /// Old names of keys, and where each lives now.

@@ -316,3 +316,39 @@ fn no_text_ends_the_reader_of_configurations() {
     });
     assert!(taken > 100 && refused > 1000, "{taken} and {refused}");
 }
+
+#[test]
+fn limits_watches_and_what_http_adds_are_read_and_checked() {
+    let config = load(&[
+        LOOPBACK,
+        r#"
+        limits { rpc_rate = 0.5 rpc_max_burst = 7 }
+        default_query_time = "20s"
+        max_query_time = "40s"
+        http_config {
+            response_headers { X-Own = "yes" }
+            block_endpoints = ["/v1/agent/self"]
+            allow_write_http_from = ["10.0.0.0/8"]
+            use_cache = true
+        }
+        watches = [{ type = "nodes" args = ["/bin/true"] }]
+        "#,
+    ])
+    .unwrap();
+    assert_eq!((config.limits.rpc_rate, config.limits.rpc_max_burst), (Some(0.5), 7));
+    assert_eq!((config.limits.default_query_time.as_secs(), config.limits.max_query_time.as_secs()), (20, 40));
+    assert_eq!((config.http.response_headers.len(), config.http.allow_write_from.len()), (1, 1));
+    assert_eq!(config.watches[0].args, ["/bin/true"]);
+    let unlimited = load(&[LOOPBACK, "limits { rpc_rate = -1 }"]).unwrap();
+    assert_eq!(unlimited.limits.rpc_rate, None);
+    for (fragment, words) in [
+        (r#"watches = [{ type = "foo" args = ["x"] }]"#, "Unsupported watch type: foo"),
+        (r#"max_query_time = "24h""#, "max_query_time 24h0m0s must be between 1s and 1h0m0s"),
+        (r#"http_config { allow_write_http_from = ["10.0.0.0"] }"#, "is no block of addresses"),
+        (r#"http_config { response_headers { "a b" = "c" } }"#, "cannot be a header"),
+        (r#"limits { rpc_rate = "fast" }"#, "a number, or -1 for no limit"),
+    ] {
+        let text = complaints(&[LOOPBACK, fragment]);
+        assert!(text.contains(words), "{fragment}: {text}");
+    }
+}

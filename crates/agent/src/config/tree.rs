@@ -125,6 +125,7 @@ impl Checker<'_> {
             (Kind::Count, Value::Number(number)) if number.as_u64().is_some_and(|number| number <= u32::MAX.into()) => {
                 true
             }
+            (Kind::Number, Value::Number(_)) => true,
             (Kind::Port, Value::Number(number))
                 if number.as_i64().is_some_and(|port| (-1..=i64::from(u16::MAX)).contains(&port)) =>
             {
@@ -192,6 +193,7 @@ fn expected(kind: Kind) -> &'static str {
         Kind::Text => "a text",
         Kind::Flag => "true or false",
         Kind::Count => "a whole number from 0",
+        Kind::Number => "a number, or -1 for no limit",
         Kind::Port => "a port from 0 to 65535, or -1 for off",
         Kind::Duration => "a duration with a unit, for example \"10s\"",
         Kind::Texts => "a list of texts",

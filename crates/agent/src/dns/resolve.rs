@@ -12,6 +12,7 @@ use lictor_types::query::ServiceQuery;
 use lictor_types::refusal::RefusalKind;
 use lictor_types::selection::Selection;
 use lictor_types::{Answer, Consistency, Freshness, NodeName, Query, Refusal, ServiceName, duration};
+use tokio::time::Instant;
 
 use super::answer::{Sections, Subject};
 use super::name::{Question, Wanted, WantedService, pointer};
@@ -98,6 +99,7 @@ pub(super) enum Transport {
 
 /// The reply to a packet; none for one that must not be answered.
 pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    let begin = Instant::now();
     let request = match Message::from_vec(packet) {
         Ok(request) => request,
         Err(error) => {
@@ -125,6 +127,9 @@ pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport
     response.answers = sections.answers;
     response.authorities = sections.authorities;
     response.additionals = sections.additionals;
+    let is_reverse = request.queries.first().is_some_and(|query| query.query_type == RecordType::PTR);
+    let figure = if is_reverse { &agent.figures.dns_reverse } else { &agent.figures.dns };
+    figure.took(begin.elapsed());
     let room = match transport {
         Transport::Tcp => Room::TCP,
         Transport::Udp => Room::udp(request.edns.as_ref().map(Edns::max_payload), config.dns.udp_answer_limit),
@@ -350,10 +355,11 @@ pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sec
 
 /// What a prepared query finds, in the order that it asks for.
 async fn query(agent: &Agent, subject: &Subject<'_>, name: String) -> Result<Sections, Refusal> {
-    let execute = PreparedQueryExecute { name, connect: false };
+    let own = agent.identity.node_name.to_string();
+    let execute = PreparedQueryExecute { agent: Some(own), ..PreparedQueryExecute::of(name) };
     match ask(agent, Query::PreparedQueryExecute(execute)).await {
         Ok(Answer::PreparedQueryFound(mut found)) => {
-            arrange(agent, &mut found, None, 0);
+            arrange(&*agent.rng, &mut found, 0);
             let ttl = duration::parse(&found.dns.ttl).ok().filter(|_| !found.dns.ttl.is_empty());
             Ok(subject.found(&found.service.service, found.rows.iter().collect(), ttl))
         }

@@ -129,9 +129,7 @@ async fn udp_worker(socket: UdpSocket, agent: Arc<Agent>, zones: Arc<Zones>, sou
 }
 
 async fn answer_packet(socket: &UdpSocket, agent: &Agent, zones: &Zones, packet: Vec<u8>, from: SocketAddr) {
-    let begin = Instant::now();
     let Some(bytes) = reply(agent, zones, &packet, Transport::Udp).await else { return };
-    agent.figures.dns.took(begin.elapsed());
     if let Err(error) = socket.send_to(&bytes, from).await {
         tracing::debug!(%error, %from, "cannot send a DNS answer");
     }
@@ -168,9 +166,7 @@ async fn connection(mut stream: TcpStream, agent: &Agent, zones: &Zones) -> io::
             Ok(Err(error)) => return Err(error),
             Err(_) => return Ok(()),
         };
-        let begin = Instant::now();
         let Some(bytes) = reply(agent, zones, &packet, Transport::Tcp).await else { return Ok(()) };
-        agent.figures.dns.took(begin.elapsed());
         let mut framed = Vec::with_capacity(bytes.len() + 2);
         // An answer over TCP is made to fit into what two bytes can tell.
         framed.extend_from_slice(&(bytes.len() as u16).to_be_bytes());

@@ -101,7 +101,7 @@ pub(super) async fn one(caller: Caller, Tail(id): Tail) -> Answered {
     const X_CONSUL_CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
     let agent = &caller.door.agent;
     let known = caller.params.text("hash");
-    let deadline = Instant::now() + caller.params.wait(&caller.door.limits)?;
+    let deadline = Instant::now() + caller.params.wait(&caller.door.limits())?;
     let merged = caller.params.flag("merge-central-config")?;
     // Before the first look: a change between the look and the wait wakes us.
     let mut changed = agent.local.changed();

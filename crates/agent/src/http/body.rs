@@ -23,14 +23,14 @@ impl FromRequest<Arc<Door>> for TransactionBody {
     type Rejection = Failure;
     async fn from_request(request: Request, door: &Arc<Door>) -> Result<Self, Failure> {
         const HINT: &str = " See https://developer.hashicorp.com/docs/agent/config/config-files#txn_max_req_len.";
-        Ok(Self(read(request.into_body(), door.limits.transaction_bytes, HINT).await?))
+        Ok(Self(read(request.into_body(), door.limits().transaction_bytes, HINT).await?))
     }
 }
 
 impl FromRequest<Arc<Door>> for JsonBody {
     type Rejection = Failure;
     async fn from_request(request: Request, door: &Arc<Door>) -> Result<Self, Failure> {
-        Ok(Self(read(request.into_body(), door.limits.body_bytes, "").await?))
+        Ok(Self(read(request.into_body(), door.limits().body_bytes, "").await?))
     }
 }
 
@@ -38,7 +38,7 @@ impl FromRequest<Arc<Door>> for ValueBody {
     type Rejection = Failure;
     async fn from_request(request: Request, door: &Arc<Door>) -> Result<Self, Failure> {
         const HINT: &str = " See https://developer.hashicorp.com/docs/agent/config/config-files#kv_max_value_size.";
-        Ok(Self(read(request.into_body(), door.limits.value_bytes, HINT).await?))
+        Ok(Self(read(request.into_body(), door.limits().value_bytes, HINT).await?))
     }
 }
 

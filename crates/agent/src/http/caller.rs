@@ -7,6 +7,7 @@
 //! - `filter`, `ns`, `partition` and `peer` are refused, so nobody gets rows that were meant to be narrowed.
 //! - A parked read holds no body: reads never take one.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ const X_CONSUL_KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-know
 const X_CONSUL_LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 const X_CONSUL_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
 const X_CONSUL_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-backend");
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const X_CONSUL_FILTERED: HeaderName = HeaderName::from_static("x-consul-results-filtered-by-acls");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -52,6 +54,8 @@ pub(super) struct Ask {
     pub(super) freshness: Freshness,
     max_stale: Option<Duration>,
     near: Option<Near>,
+    /// The address that the request came from.
+    pub(super) client: Option<IpAddr>,
 }
 
 /// A write of the datacenter.
@@ -68,7 +72,8 @@ impl Caller {
         Ok(Self { door: door.clone(), credential, params })
     }
 
-    fn check_datacenter(&self) -> Result<(), Refusal> {
+    /// Refuses what is meant for a datacenter that nobody knows a way to.
+    pub(super) fn check_datacenter(&self) -> Result<(), Refusal> {
         let asked = self.params.text("datacenter").or_else(|| self.params.text("dc"));
         match asked {
             Some(asked) if !asked.eq_ignore_ascii_case(&self.door.agent.identity.datacenter) => {
@@ -209,7 +214,12 @@ impl Ask {
 
     /// JSON with the headers of a read.
     pub(super) fn answer<T: Serialize + ?Sized>(&self, meta: Meta, value: &T) -> Answered {
-        Ok(meta.onto(self.json(value)?))
+        let mut response = meta.onto(self.json(value)?);
+        if self.params.has("cached") {
+            // Agents hold no cache, so every answer was asked for.
+            response.headers_mut().insert(X_CACHE, HeaderValue::from_static("MISS"));
+        }
+        Ok(response)
     }
 
     /// As [`Self::answer`], of rows that many readers get: they are written once.
@@ -330,6 +340,22 @@ fn credential(params: &Params, headers: &HeaderMap) -> Option<Credential> {
         .map(Credential::new)
 }
 
+/// Nothing is cached here, so that directives only have to make sense.
+fn check_cache_control(headers: &HeaderMap) -> Result<(), Refusal> {
+    let invalid = || Refusal::bad_request("Invalid Cache-Control header.");
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        for directive in value.to_str().map_err(|_| invalid())?.split(',') {
+            if let Some((name, seconds)) = directive.trim().split_once('=')
+                && ["max-age", "stale-if-error"].iter().any(|known| known.eq_ignore_ascii_case(name.trim()))
+                && seconds.trim().parse::<u32>().is_err()
+            {
+                return Err(invalid());
+            }
+        }
+    }
+    Ok(())
+}
+
 fn refuse_unsupported(params: &Params, headers: &HeaderMap) -> Result<(), Refusal> {
     const ENTERPRISE: [(&str, &str, &str); 2] =
         [("ns", "X-Consul-Namespace", "Namespaces"), ("partition", "X-Consul-Partition", "Partitions")];
@@ -375,11 +401,13 @@ impl FromRequestParts<Arc<Door>> for Ask {
     async fn from_request_parts(parts: &mut Parts, door: &Arc<Door>) -> Result<Self, Failure> {
         let caller = Caller::new(parts, door)?;
         caller.check_datacenter()?;
-        let freshness = caller.params.freshness(&door.limits, &*door.agent.rng)?;
+        check_cache_control(&parts.headers)?;
+        let freshness = caller.params.freshness(&door.limits(), &*door.agent.rng)?;
         let max_stale = caller.params.max_stale()?;
         let here = &caller.door.agent.identity.node_name;
-        let near = choice::near(&caller.params, here, choice::client_address(parts));
-        Ok(Self { caller, freshness, max_stale, near })
+        let client = choice::client_address(parts);
+        let near = choice::near(&caller.params, here, client);
+        Ok(Self { caller, freshness, max_stale, near, client })
     }
 }
 

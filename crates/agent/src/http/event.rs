@@ -38,8 +38,8 @@ pub(super) async fn fire(order: Order, Tail(name): Tail, body: JsonBody) -> Answ
 /// `GET /v1/event/list`: the last events that were meant for this agent. The index of a blocking query is made of the last
 /// event's id, so it is no order, and a reader waits while it is the same.
 pub(super) async fn list(caller: Caller) -> Answered {
-    let limits = &caller.door.limits;
-    let block = caller.params.freshness(limits, &*caller.door.agent.rng)?.block;
+    let limits = caller.door.limits();
+    let block = caller.params.freshness(&limits, &*caller.door.agent.rng)?.block;
     // Here who does not say how long waits as long as may be.
     let wait = block.map_or(Duration::ZERO, |block| {
         if caller.params.text("wait").is_some() { block.wait() } else { limits.max_query_time }
@@ -61,10 +61,22 @@ pub(super) async fn list(caller: Caller) -> Answered {
     }
 }
 
-/// Those of the name that is asked for whose names the caller may read, and whether any was left out.
+/// Those that are asked for by name, or by an expression that finds something in a filter that they were sent with, and
+/// whose names the caller may read; and whether any was left out.
 async fn readable(caller: &Caller, mut events: Vec<UserEvent>) -> Result<(Vec<UserEvent>, bool), Failure> {
     if let Some(name) = caller.params.text("name") {
         events.retain(|event| event.name == name);
+    }
+    for what in ["node", "service", "tag"] {
+        let Some(text) = caller.params.text(what) else { continue };
+        let wanted = events::filter(what, text)?;
+        events.retain(|event| {
+            wanted.is_match(match what {
+                "node" => &event.node_filter,
+                "service" => &event.service_filter,
+                _ => &event.tag_filter,
+            })
+        });
     }
     let needs = events.iter().map(|event| Requirement::read(Resource::Event, event.name.as_str())).collect();
     let denials = caller.denials(needs).await?;

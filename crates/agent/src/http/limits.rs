@@ -2,16 +2,10 @@
 
 use std::time::Duration;
 
-use lictor_types::kv::VALUE_BYTES_MAX;
-
 use crate::config::Limits;
 
 /// Bytes in the largest JSON body.
 const BODY_BYTES_MAX: usize = 512 * 1024;
-/// How long a blocking query waits that does not say.
-const DEFAULT_QUERY_TIME: Duration = Duration::from_secs(300);
-/// How long a blocking query may wait.
-const MAX_QUERY_TIME: Duration = Duration::from_secs(600);
 
 /// How much one request may ask of the HTTP door.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,20 +22,27 @@ pub(super) struct HttpLimits {
     pub(super) max_query_time: Duration,
 }
 
+#[cfg(test)]
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
-            value_bytes: VALUE_BYTES_MAX,
+            value_bytes: BODY_BYTES_MAX,
             transaction_bytes: BODY_BYTES_MAX,
             body_bytes: BODY_BYTES_MAX,
-            default_query_time: DEFAULT_QUERY_TIME,
-            max_query_time: MAX_QUERY_TIME,
+            default_query_time: Duration::from_secs(300),
+            max_query_time: Duration::from_secs(600),
         }
     }
 }
 
 impl From<&Limits> for HttpLimits {
     fn from(limits: &Limits) -> Self {
-        Self { value_bytes: limits.kv_max_value_size, transaction_bytes: limits.txn_max_req_len, ..Self::default() }
+        Self {
+            value_bytes: limits.kv_max_value_size,
+            transaction_bytes: limits.txn_max_req_len,
+            body_bytes: BODY_BYTES_MAX,
+            default_query_time: limits.default_query_time,
+            max_query_time: limits.max_query_time,
+        }
     }
 }

@@ -31,8 +31,10 @@ pub(crate) mod double;
 mod event;
 mod failure;
 mod gateways;
+mod guard;
 mod health;
 mod json;
+mod keyring;
 mod kv;
 mod leaf;
 mod limits;
@@ -59,7 +61,7 @@ mod usage;
 use std::sync::Arc;
 
 pub use routes::router;
-pub use serve::{HttpListener, serve};
+pub use serve::{ConnectionLimit, HttpListener, serve};
 pub use serve_unix::{UnixHttpListener, serve_unix};
 
 use crate::agent::Agent;
@@ -67,6 +69,12 @@ use crate::agent::Agent;
 /// What every handler can reach.
 struct Door {
     agent: Arc<Agent>,
-    limits: limits::HttpLimits,
     leaves: leaf::Leaves,
+}
+
+impl Door {
+    /// The limits in force; a reload changes them.
+    fn limits(&self) -> limits::HttpLimits {
+        (&self.agent.config.load().limits).into()
+    }
 }

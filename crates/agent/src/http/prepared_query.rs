@@ -102,14 +102,20 @@ async fn execute(ask: Ask, name: &str) -> Answered {
     }
     let limit = limit(ask.params.text("limit"))?;
     let connect = connect(ask.params.text("connect"))?;
-    let query = Query::PreparedQueryExecute(PreparedQueryExecute { name: name.to_owned(), connect });
+    let query = Query::PreparedQueryExecute(PreparedQueryExecute {
+        name: name.to_owned(),
+        connect,
+        near: ask.params.text("near").map(str::to_owned),
+        agent: Some(ask.door.agent.identity.node_name.to_string()),
+        client: ask.client.map(|client| client.to_string()),
+    });
     let (mut meta, Answer::PreparedQueryFound(mut found)) = ask.read_now(query).await? else {
         return Err(Failure::unexpected_answer());
     };
     // What a query finds is not waited for, so there is no index to wait from.
     meta.index = lictor_types::Index(0);
-    let failovers = arrange(&ask.door.agent, &mut found, ask.params.text("near"), limit);
-    let PreparedQueryFound { service, dns, rows } = &*found;
+    let failovers = arrange(&*ask.door.agent.rng, &mut found, limit);
+    let PreparedQueryFound { service, dns, rows, .. } = &*found;
     let executed = Executed {
         service: &service.service,
         nodes: rows,

@@ -16,8 +16,8 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_membership, agent_services, agent_tokens, authorize,
-    ca_configuration, catalog, config_entries, connect, coordinate, event, gateways, health, kv, leaf, metrics,
-    monitor, operator, operator_raft, prepared_query, session, snapshot, status, txn, usage,
+    ca_configuration, catalog, config_entries, connect, coordinate, event, gateways, guard, health, keyring, kv, leaf,
+    metrics, monitor, operator, operator_raft, prepared_query, session, snapshot, status, txn, usage,
 };
 use crate::agent::Agent;
 
@@ -186,11 +186,13 @@ fn mesh_and_cluster() -> Table {
 
 /// What keeps a cluster well.
 fn upkeep() -> Table {
+    let keyring = endpoint().get(keyring::list).post(keyring::change).put(keyring::change).delete(keyring::change);
     vec![
         ("/v1/agent/host", endpoint().get(monitor::host)),
         ("/v1/agent/monitor", endpoint().get(monitor::monitor)),
         ("/v1/agent/metrics", endpoint().get(metrics::metrics)),
         ("/v1/operator/usage", endpoint().get(usage::usage)),
+        ("/v1/operator/keyring", keyring),
         ("/v1/snapshot", endpoint().get(snapshot::save).put(snapshot::restore)),
     ]
 }
@@ -235,10 +237,10 @@ fn queries_and_events() -> Table {
 pub fn router(agent: Arc<Agent>) -> Router {
     let default_policy = if !agent.identity.acl_enabled || agent.identity.default_allow { "allow" } else { "deny" };
     let default_policy = HeaderValue::from_static(default_policy);
-    let limits = (&agent.config.load().limits).into();
     let took = agent.figures.http.clone();
-    let door = Arc::new(Door { agent, limits, leaves: leaf::Leaves::default() });
-    let inner = routes().route("/", axum::routing::get(root)).fallback(unknown).with_state(door);
+    let guarded = axum::middleware::from_fn_with_state(Arc::clone(&agent), guard::guard);
+    let door = Arc::new(Door { agent, leaves: leaf::Leaves::default() });
+    let inner = routes().route("/", axum::routing::get(root)).fallback(unknown).with_state(door).layer(guarded);
     let timed = inner.map_request(clean_path).map_future(move |answer| {
         let took = took.clone();
         async move {

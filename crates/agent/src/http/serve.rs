@@ -1,7 +1,8 @@
 //! Connections of the HTTP door: accepted, counted, bounded and ended in order.
 //!
 //! Invariants
-//! - One address holds at most a configured number of connections; one more is answered 429 and closed.
+//! - One address holds at most a configured number of connections, all together [`CONNECTIONS_MAX`]; one more is answered
+//!   429 or 503, which names the limit, and closed.
 //! - A connection that sends no whole header block within [`HEADER_READ_LIMIT`] is closed.
 //! - When the tasks are told to stop, requests under way may end within [`DRAIN_LIMIT`]; parked reads are dropped then.
 
@@ -34,12 +35,18 @@ const BUFFER_BYTES_MAX: usize = 32 * 1024;
 const STREAMS_MAX: u32 = 256;
 /// How long requests under way may go on after the order to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+/// Connections of all clients together.
+const CONNECTIONS_MAX: usize = 16_384;
 /// How long to wait after the operating system refused a connection, most often for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is said to one connection too many; the connection ends with it.
-const TOO_MANY_CONNECTIONS: &[u8] =
-    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nYour IP is issuing too many concurrent connections, please rate limit your calls\n";
+fn too_many(status: &str, words: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n{words}\n")
+}
+
+/// How many connections one address may hold, asked anew for each: a reload changes it.
+pub type ConnectionLimit = Arc<dyn Fn() -> usize + Send + Sync>;
 
 /// A listening socket of the HTTP door.
 pub struct HttpListener {
@@ -62,7 +69,7 @@ impl HttpListener {
 }
 
 /// Serves `router` on every listener until `tasks` are told to stop.
-pub fn serve(listeners: Vec<HttpListener>, router: &Router, connections_per_client: usize, tasks: &Tasks) {
+pub fn serve(listeners: Vec<HttpListener>, router: &Router, connections_per_client: ConnectionLimit, tasks: &Tasks) {
     let clients = Arc::new(Clients { limit: connections_per_client, open: Mutex::default() });
     for listener in listeners {
         let (router, clients, owner) = (router.clone(), clients.clone(), tasks.clone());
@@ -81,10 +88,13 @@ async fn accept(listener: HttpListener, router: Router, clients: Arc<Clients>, t
                 continue;
             }
         };
-        let Some(place) = clients.admit(peer.ip()) else {
-            tracing::debug!(%peer, "too many HTTP connections from one address");
-            refuse(stream);
-            continue;
+        let place = match clients.admit(peer.ip()) {
+            Ok(place) => place,
+            Err(refusal) => {
+                tracing::debug!(%peer, "too many HTTP connections");
+                refuse(&stream, &refusal);
+                continue;
+            }
         };
         let (router, tls, connection_tasks) = (router.clone(), tls.clone(), tasks.clone());
         tasks.spawn_to_end(async move {
@@ -106,9 +116,9 @@ async fn accept(listener: HttpListener, router: Router, clients: Arc<Clients>, t
 }
 
 /// Tells a client that it has too many connections, without waiting for it.
-fn refuse(stream: TcpStream) {
+fn refuse(stream: &TcpStream, refusal: &str) {
     // A new socket's send buffer is empty, so this fits or the client is gone; either way the connection ends.
-    if let Err(error) = stream.try_write(TOO_MANY_CONNECTIONS) {
+    if let Err(error) = stream.try_write(refusal.as_bytes()) {
         tracing::debug!(%error, "cannot answer a connection too many");
     }
 }
@@ -155,8 +165,14 @@ where
 
 /// Open connections by client address.
 struct Clients {
-    limit: usize,
-    open: Mutex<BTreeMap<IpAddr, usize>>,
+    limit: ConnectionLimit,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    all: usize,
+    by_address: BTreeMap<IpAddr, usize>,
 }
 
 /// The place of one connection; free again when dropped.
@@ -166,24 +182,35 @@ struct Place {
 }
 
 impl Clients {
-    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    /// A place for one more connection of `address`, or what to answer it.
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, String> {
+        let limit = (self.limit)();
         let mut open = self.open.lock();
-        let count = open.entry(address).or_default();
-        if *count >= self.limit {
-            return None;
+        if open.all >= CONNECTIONS_MAX {
+            let words = format!("this agent serves {CONNECTIONS_MAX} HTTP connections at once; try again later");
+            return Err(too_many("503 Service Unavailable", &words));
         }
-        *count += 1;
-        Some(Place { clients: self.clone(), address })
+        if open.by_address.get(&address).copied().unwrap_or_default() >= limit {
+            let words = format!(
+                "Your IP is issuing too many concurrent connections, please rate limit your calls (at most {limit}, \
+                 limits.http_max_conns_per_client)"
+            );
+            return Err(too_many("429 Too Many Requests", &words));
+        }
+        open.all += 1;
+        *open.by_address.entry(address).or_default() += 1;
+        Ok(Place { clients: self.clone(), address })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.clients.open.lock();
-        if let Some(count) = open.get_mut(&self.address) {
+        open.all -= 1;
+        if let Some(count) = open.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.address);
+                open.by_address.remove(&self.address);
             }
         }
     }
@@ -210,11 +237,11 @@ mod tests {
         let listener = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
         let address = listener.socket.local_addr().unwrap();
         let router = Router::new().fallback(async || "hello");
-        serve(vec![listener], &router, 1, &tasks);
+        serve(vec![listener], &router, Arc::new(|| 1), &tasks);
         let (first, words) = answered(address).await;
         assert!(words.starts_with("HTTP/1.1 200 OK") && words.ends_with("hello"), "{words}");
         let (_second, words) = answered(address).await;
-        assert!(words.starts_with("HTTP/1.1 429 "), "{words}");
+        assert!(words.starts_with("HTTP/1.1 429 ") && words.contains("limits.http_max_conns_per_client"), "{words}");
         drop(first);
         while !answered(address).await.1.starts_with("HTTP/1.1 200") {
             tokio::task::yield_now().await;

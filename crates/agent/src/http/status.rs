@@ -20,12 +20,14 @@ async fn status(door: &Door) -> Result<Status, Refusal> {
 
 /// `GET /v1/status/leader`: `"host:port"`, `""` when there is none.
 pub(super) async fn leader(caller: Caller) -> Answered {
+    caller.check_datacenter()?;
     let status = status(&caller.door).await?;
     caller.json(&status.leader.unwrap_or_default())
 }
 
 /// `GET /v1/status/peers`.
 pub(super) async fn peers(caller: Caller) -> Answered {
+    caller.check_datacenter()?;
     let status = status(&caller.door).await?;
     caller.json(&status.peers)
 }

@@ -118,7 +118,7 @@ pub(super) async fn put(ask: Ask, order: Order, body: TransactionBody) -> Answer
         let text = format!("Transaction contains too many operations ({} > {OPERATIONS_MAX})", bodies.len());
         return Err(Refusal::new(RefusalKind::TooLarge, text).into());
     }
-    let limit = order.door.limits.value_bytes;
+    let limit = order.door.limits().value_bytes;
     for body in bodies.iter().filter_map(|body| body.kv.as_ref()) {
         if body.value.len() > limit {
             let text = format!("Value for key {:?} is too large ({} > {limit} bytes)", body.key, body.value.len());

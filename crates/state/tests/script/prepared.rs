@@ -3,7 +3,7 @@
 use lictor_types::prepared_query::{
     PreparedQuery, PreparedQueryDelete, PreparedQueryExecute, PreparedQueryFound, PreparedQuerySet,
 };
-use lictor_types::{Command, Query};
+use lictor_types::{CheckServiceNode, Command, Query};
 
 use super::lookup;
 
@@ -15,7 +15,17 @@ pub(super) fn query_of(line: &str) -> Option<Query> {
         "queries" => Query::PreparedQueries,
         "explain" => Query::PreparedQueryExplain(name),
         "execute" => {
-            Query::PreparedQueryExecute(PreparedQueryExecute { name, connect: words.next() == Some("connect") })
+            let mut execute = PreparedQueryExecute::of(name);
+            // `connect`, and `near=`, `agent=` and `client=` for who asks.
+            for word in words {
+                match word.split_once('=') {
+                    Some(("near", near)) => execute.near = Some(near.to_owned()),
+                    Some(("agent", agent)) => execute.agent = Some(agent.to_owned()),
+                    Some(("client", client)) => execute.client = Some(client.to_owned()),
+                    _ => execute.connect |= word == "connect",
+                }
+            }
+            Query::PreparedQueryExecute(execute)
         }
         _ => return None,
     })
@@ -59,6 +69,13 @@ pub(super) fn query(query: &PreparedQuery) -> String {
 }
 
 pub(super) fn found(found: &PreparedQueryFound) -> Vec<String> {
-    let rows = found.rows.iter().map(|row| format!("{} {}", row.node.name, row.service.id_text()));
-    std::iter::once(format!("{} ttl={}", found.service.service, found.dns.ttl)).chain(rows).collect()
+    let far = |at: usize| match found.distances.as_ref().and_then(|distances| distances.get(at)) {
+        None => String::new(),
+        Some(&u64::MAX) => " unknown".into(),
+        Some(nanos) => format!(" {} us", nanos / 1000),
+    };
+    let row = |(at, row): (usize, &CheckServiceNode)| format!("{} {}{}", row.node.name, row.service.id_text(), far(at));
+    let origin = found.origin.as_ref().map(|origin| format!(" near {origin}")).unwrap_or_default();
+    let head = format!("{} ttl={}{origin}", found.service.service, found.dns.ttl);
+    std::iter::once(head).chain(found.rows.iter().enumerate().map(row)).collect()
 }

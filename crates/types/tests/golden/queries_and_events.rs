@@ -79,8 +79,15 @@ fn questions_and_answers() {
     check("query-prepared-query", Query::PreparedQuery("2d4ce605".into()));
     check("query-prepared-queries", Query::PreparedQueries);
     check("query-prepared-query-explain", Query::PreparedQueryExplain("geo-db".into()));
-    let execute = PreparedQueryExecute { name: "geo-db".into(), connect: true };
-    check("query-prepared-query-execute", Query::PreparedQueryExecute(execute));
+    let execute = PreparedQueryExecute { connect: true, ..PreparedQueryExecute::of("geo-db") };
+    check("query-prepared-query-execute", Query::PreparedQueryExecute(execute.clone()));
+    let near = PreparedQueryExecute {
+        near: Some("_ip".into()),
+        agent: Some("n1".into()),
+        client: Some("10.0.0.9".into()),
+        ..execute
+    };
+    check("query-prepared-query-execute-near", Query::PreparedQueryExecute(near));
     check("answer-prepared-queries", Answer::PreparedQueries(vec![query()]));
     let node = Node {
         id: String::new(),
@@ -94,8 +101,16 @@ fn questions_and_answers() {
         locality: None,
     };
     let row = CheckServiceNode { node, service: NodeService::new("db".parse().unwrap()), checks: Vec::new() };
-    let found = PreparedQueryFound { service: service(), dns: QueryDns { ttl: "10s".into() }, rows: vec![row] };
-    check("answer-prepared-query-found", Answer::PreparedQueryFound(Box::new(found)));
+    let found = PreparedQueryFound {
+        service: service(),
+        dns: QueryDns { ttl: "10s".into() },
+        rows: vec![row],
+        origin: None,
+        distances: None,
+    };
+    check("answer-prepared-query-found", Answer::PreparedQueryFound(Box::new(found.clone())));
+    let near = PreparedQueryFound { origin: Some("n1".into()), distances: Some(vec![7_000_000]), ..found };
+    check("answer-prepared-query-found-near", Answer::PreparedQueryFound(Box::new(near)));
 }
 
 #[test]

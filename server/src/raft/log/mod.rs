@@ -392,6 +392,11 @@ impl Log {
         self.shared.state.lock().table.last()
     }
 
+    /// The index of the first entry that is held.
+    pub(super) fn first_index(&self) -> Option<u64> {
+        self.shared.state.lock().table.first()
+    }
+
     /// Whether changes wait because the disk is full.
     pub(super) fn is_full(&self) -> bool {
         self.shared.full.load(Ordering::Relaxed)

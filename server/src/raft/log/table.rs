@@ -71,6 +71,11 @@ impl Table {
         (!self.slots.is_empty()).then(|| self.end() - 1)
     }
 
+    /// The index of the first entry that is held.
+    pub(super) fn first(&self) -> Option<u64> {
+        (!self.slots.is_empty()).then_some(self.first)
+    }
+
     /// Whether an entry of this index would leave no hole.
     pub(super) fn accepts(&self, index: u64) -> bool {
         self.next().is_none_or(|next| next == index)

@@ -16,7 +16,7 @@ use super::world::{Machine, Network, Node, leader_of, members, settings, three, 
 use crate::raft::wire::{self, Request};
 use crate::raft::{
     Bug, Consensus, DataDirectory, Dependencies, Drive, Faults, MembershipError, ProposeError, ReadError, Role,
-    ServeError, Server, ServerId, Settings, codec,
+    RoleCounters, ServeError, Server, ServerId, Settings, codec,
 };
 
 fn texts(node: &Node) -> Vec<String> {
@@ -336,6 +336,7 @@ async fn threads_and_real_files_do_the_same() {
             transport: Network::default().transport("alone"),
             machine: machine.clone(),
             tasks: Tasks::new(),
+            roles: RoleCounters::default(),
         };
         let consensus = Consensus::start(settings.clone(), dependencies).await.unwrap();
         if round == 0 {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::world::{Machine, Network, Node, leader_of, members, settings, three, until};
 use crate::raft::log::{Log, LogFaults};
-use crate::raft::{Consensus, DataDirectory, Dependencies, Settings};
+use crate::raft::{Consensus, DataDirectory, Dependencies, RoleCounters, Settings};
 
 /// Longer than any call may take: the deadline of consensus, twice.
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
@@ -253,7 +253,8 @@ async fn consul_2933_a_start_never_panics_on_a_damaged_data_directory() {
         let tasks = Tasks::new();
         let machine = Arc::new(Machine::default());
         let transport = Network::default().transport("alone");
-        let dependencies = Dependencies { directory, transport, machine, tasks: tasks.clone() };
+        let roles = RoleCounters::default();
+        let dependencies = Dependencies { directory, transport, machine, tasks: tasks.clone(), roles };
         match Consensus::start(settings.clone(), dependencies).await {
             Ok(consensus) => {
                 started += 1;

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
 
 use crate::raft::{
-    Consensus, DataDirectory, Dependencies, Drive, Leader, LogOptions, Server, ServerId, Settings, SnapshotView,
-    StateMachine,
+    Consensus, DataDirectory, Dependencies, Drive, Leader, LogOptions, RoleCounters, Server, ServerId, Settings,
+    SnapshotView, StateMachine,
 };
 
 /// A state machine that remembers every envelope.
@@ -187,6 +187,7 @@ impl Node {
             transport: network.transport(&server.address),
             machine: machine.clone(),
             tasks: tasks.clone(),
+            roles: RoleCounters::default(),
         };
         let consensus = Consensus::start(settings.clone(), dependencies).await.unwrap();
         let (listener, mut accepted) = mpsc::channel::<Stream>(16);
