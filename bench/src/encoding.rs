@@ -89,6 +89,7 @@ fn ours(kv: bool) -> Envelope {
             check: None,
             checks: Vec::new(),
             skip_node_update: false,
+            locality: None,
         }))
     };
     Envelope { request_id: [7; 16], leader_time: Timestamp(1_795_367_100_123), command }

@@ -12,6 +12,7 @@
 //!   Consul's is.
 //! - A secret that was handed in is never printed.
 
+mod allocator;
 mod api;
 mod arguments;
 mod commands;

@@ -29,6 +29,7 @@ use crate::leader::sessions::SessionTimers;
 use crate::leader::{self, Founding};
 use crate::login::LoginMethods;
 use crate::raft::{self, Consensus, DataDirectory};
+use crate::relay::{self, Relay};
 use crate::replica::Replica;
 use crate::rpc;
 use crate::signatures::SignatureLimit;
@@ -120,12 +121,14 @@ impl Core {
         });
         let (fatal, fatal_seen) = watch::channel(None);
         let (archives, restores) = Archives::new(&deps.directory);
+        let (relay, relayed) = Relay::new();
         let datacenter = Arc::new(ServerDatacenter {
             consensus,
             published,
             authorizer: settings.authorizer,
             seal: deps.seal,
             peers: RpcPool::new(Arc::clone(&deps.transport), &tasks),
+            relay,
             members: MemberTable::default(),
             sessions: SessionTimers::default(),
             health: HealthTable::default(),
@@ -142,6 +145,7 @@ impl Core {
         });
         rpc.spawn(rpc::serve(Arc::clone(&datacenter), deps.transport, rpc.clone()));
         figures::show_gauges(&datacenter);
+        tasks.spawn(relay::run(Arc::clone(&datacenter), relayed));
         tasks.spawn(archive::restore::run(Arc::clone(&datacenter), restores));
         tasks.spawn(archive::sweep(Arc::clone(&datacenter)));
         tasks.spawn(report_broken(datacenter.consensus.fatal(), fatal.clone()));

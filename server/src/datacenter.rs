@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lictor_agent::Datacenter;
 use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
@@ -17,11 +18,12 @@ use lictor_state::access::{Authorized, Authorizer, Duty, Rules};
 use lictor_state::published::Published;
 use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::refusal::RefusalKind;
-use lictor_types::rpc::{Operation, Report, Request, RequestBody, Response, WriteRequest};
+use lictor_types::rpc::{Operation, RelayedWrite, Report, Request, RequestBody, Response, WriteRequest};
 use lictor_types::{
     Command, Consistency, Credential, Envelope, Freshness, Outcome, Query, Read, Refusal, RequestId, Timestamp,
     encoding,
 };
+use minicbor::bytes::ByteVec;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::leader::autopilot::HealthTable;
@@ -30,6 +32,7 @@ use crate::leader::members::MemberTable;
 use crate::leader::sessions::SessionTimers;
 use crate::login::LoginMethods;
 use crate::raft::{Bug, Consensus, ProposeError, ReadError};
+use crate::relay::Relay;
 use crate::signatures::SignatureLimit;
 
 /// Between two tries to reach a leader. A new one is elected within about a second.
@@ -45,6 +48,7 @@ pub struct ServerDatacenter {
     pub(crate) authorizer: Authorizer,
     pub(crate) seal: Arc<SealKey>,
     pub(crate) peers: RpcPool,
+    pub(crate) relay: Relay,
     pub(crate) members: MemberTable,
     pub(crate) sessions: SessionTimers,
     pub(crate) health: HealthTable,
@@ -140,16 +144,25 @@ impl ServerDatacenter {
                     done => return done,
                 }
             } else {
-                let body = RequestBody::Write(Box::new(WriteRequest { request_id, command: command.clone() }));
-                match self.ask_leader(credential, body, deadline).await {
-                    Ok(Response::Written(outcome)) => return Ok(outcome),
-                    Ok(other) => return Err(other.unexpected()),
+                let write = WriteRequest { request_id, command: command.clone() };
+                match self.relay.write(&RelayedWrite { credential: credential.clone(), write }, deadline).await {
                     Err(refusal) if refusal.may_retry() => refusal,
-                    Err(refusal) => return Err(refusal),
+                    done => return done,
                 }
             };
             self.pause_before_retry(deadline, refusal).await?;
         }
+    }
+
+    /// Applies what another server passes on, all at once, each on its own.
+    async fn write_each(&self, writes: &[ByteVec]) -> Vec<Result<Outcome, Refusal>> {
+        let each = writes.iter().map(async |bytes| {
+            let relayed: RelayedWrite =
+                encoding::decode(bytes).map_err(|error| Refusal::bad_request(error.to_string()))?;
+            let WriteRequest { request_id, command } = relayed.write;
+            self.write_here(&relayed.credential, request_id, command).await
+        });
+        join_all(each).await
     }
 
     /// Waits for a moment or a change of leader; gives up with `refusal` at the deadline.
@@ -240,7 +253,7 @@ impl ServerDatacenter {
         let rules = self.rules(credential)?;
         let rules = self.authorizer.rules_of_question(&store, rules, &query, self.now())?;
         let query = self.authorizer.authorize_query(&rules, query)?;
-        let mut answered = store.answer(&query);
+        let mut answered = self.published.answer(&store, &query);
         self.unseal(&mut answered.answer)?;
         let filtered = answered.filtered && !credential.is_anonymous();
         let mut index = answered.index;
@@ -297,6 +310,9 @@ impl ServerDatacenter {
                 };
                 written.map(Response::Written)
             }
+            // Another server's only: so that none goes in circles.
+            RequestBody::Relay(writes) if forwarded => Ok(Response::Relayed(self.write_each(&writes).await)),
+            RequestBody::Relay(_) => Err(Refusal::bad_request("writes are passed on by servers only")),
             RequestBody::Read(read) => {
                 self.read_here(&credential, read.query, read.freshness).await.map(Response::Read)
             }

@@ -12,6 +12,7 @@
 //! - A server certificate is needed to speak raft; a mesh certificate never is one.
 
 pub mod archive;
+mod batches;
 pub mod boot;
 pub mod bootstrap;
 pub mod core;
@@ -28,6 +29,7 @@ mod prepared_query;
 pub mod raft;
 mod raft_operations;
 pub mod recover;
+mod relay;
 mod renewal;
 pub mod replica;
 pub mod rpc;

@@ -83,6 +83,7 @@ pub(crate) fn instance(service: &str, address: &str) -> CheckServiceNode {
             meta: BTreeMap::new(),
             create_index: Index(1),
             modify_index: Index(1),
+            locality: None,
         },
         service: service.unwrap(),
         checks: Vec::new(),
@@ -135,6 +136,7 @@ impl Known {
                         meta: registration.node_meta,
                         create_index: Index(1),
                         modify_index: Index(1),
+                        locality: registration.locality,
                     },
                     services: BTreeMap::new(),
                 });
@@ -239,7 +241,7 @@ impl Servers {
         let known = self.known.lock();
         Ok(match query {
             Query::IntentionMatch(_) => Answer::Intentions(known.intentions.clone()),
-            Query::HealthService(asked) => Answer::CheckServiceNodes(known.healthy(asked.service.as_str())),
+            Query::HealthService(asked) => Answer::CheckServiceNodes(known.healthy(asked.service.as_str()).into()),
             Query::NodeServices(node) => Answer::NodeServices(known.nodes.get(node.as_str()).cloned()),
             Query::HealthNode(node) => Answer::Checks(
                 known

@@ -156,5 +156,6 @@ fn catalog_upstream(spec: &UpstreamSpec) -> CatalogUpstream {
         local_bind_port: spec.local.port(),
         config: Default::default(),
         mesh_gateway: Default::default(),
+        centrally_configured: None,
     }
 }

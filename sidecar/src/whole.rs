@@ -33,6 +33,7 @@ impl Handler for Servers {
                 RequestBody::Write(write) => self.write(&token, write.command).await.map(Response::Written),
                 RequestBody::Read(read) => self.read(&token, read.query, read.freshness).await.map(Response::Read),
                 RequestBody::Operate(operation) => self.operate(&token, operation).await.map(Response::Report),
+                RequestBody::Relay(_) => Err(Refusal::bad_request("an agent passes nothing on")),
             };
             response.unwrap_or_else(Response::Refused)
         })

@@ -64,6 +64,7 @@ pub(crate) fn script() -> Vec<Step> {
     ]
     .into_iter()
     .chain([script_queries::queries(), script_queries::events()])
+    .chain([crate::script_config::entries(), crate::script_config::gateways()])
     .chain([connect(), waiting(), crate::locks_script::locks(), refusals(), cleaning_up()])
     .flatten()
     .collect()

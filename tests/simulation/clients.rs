@@ -150,8 +150,8 @@ impl Client {
         let answer = match self.send(&waist, command).await {
             Some(Outcome { effect: Effect::Applied, index }) => Answer::Written(index),
             Some(Outcome { effect: Effect::NotApplied, .. }) => Answer::NotApplied,
-            Some(Outcome { effect: Effect::Transaction(_), .. }) => {
-                self.history.broken(format!("{key} {action:?} was answered as a transaction"));
+            Some(Outcome { effect: Effect::Transaction(_) | Effect::Unassigned(_), .. }) => {
+                self.history.broken(format!("{key} {action:?} was answered as something else"));
                 Answer::Unknown
             }
             Some(Outcome { effect: Effect::Refused(refusal), .. }) => {
@@ -178,6 +178,7 @@ impl Client {
             check: None,
             checks: Vec::new(),
             skip_node_update: false,
+            locality: None,
         };
         let Some(waist) = self.waist().await else { return };
         match self.send(&waist, Command::Register(Box::new(registration))).await {

@@ -39,6 +39,9 @@ pub const DIG: Package = Package {
     ],
 };
 
+/// HashiCorp Serf 0.9.4.
+pub const SERF: Package = Package { name: "serf", suite: "bookworm", program: "usr/bin/serf" };
+
 /// A package, and the program in it.
 pub struct Package {
     /// Its name.

@@ -141,6 +141,16 @@ fn time_and_randomness_come_in_as_values() {
 }
 
 #[test]
+fn only_the_driver_of_gossip_owns_sockets_and_tasks() {
+    must_be_absent(
+        &["crates/gossip"],
+        &["tokio", "Instant", "std::fs", "std::net::Tcp", "std::net::Udp"],
+        &["crates/gossip/src/driver", "crates/gossip/tests"],
+        "the core of gossip takes packets, bytes and the time as values: ten thousand members run in one test",
+    );
+}
+
+#[test]
 fn nothing_is_left_for_later_without_a_word() {
     let words = ["todo!(", "unimplemented!(", "dbg!("];
     must_be_absent(EVERYWHERE, &words, &[], "what is not done is not there");
@@ -157,6 +167,7 @@ fn crates_depend_in_one_direction_only() {
         ("crates/filter", &["types"]),
         ("crates/state", &["types", "filter"]),
         ("crates/identity", &["types", "runtime"]),
+        ("crates/gossip", &["runtime"]),
         ("crates/client", &["types", "runtime"]),
         ("crates/agent", &["types", "filter", "runtime", "identity"]),
         ("server", &["types", "runtime", "state", "identity", "agent"]),

@@ -48,6 +48,11 @@ pub(crate) const LEVELS: &[Level] = &[
     },
     Level { name: "mesh", about: "`lictor dev`: two services, two sidecars, allow and deny", run: mesh },
     Level {
+        name: "gossip",
+        about: "real Serf, old and new, and our members in one pool, plain and encrypted",
+        run: gossip,
+    },
+    Level {
         name: "clients",
         about: "unmodified Go and Python clients, and the answers beside a real Consul's",
         run: clients,
@@ -95,10 +100,13 @@ fn unit(context: &Context) -> Result<Outcome> {
     let names = [
         "foreign_authority",
         "golden",
+        "golden_packets",
         "golden_snapshot",
         "service_wakes",
+        "malformed",
         "mesh_handshakes",
         "once_only",
+        "pool",
         "replay",
         "rpc_handshakes",
         "scripts",
@@ -130,6 +138,11 @@ fn histories(context: &Context) -> Result<Outcome> {
 
 fn mesh(context: &Context) -> Result<Outcome> {
     whole_system(context, "mesh")
+}
+
+fn gossip(context: &Context) -> Result<Outcome> {
+    run(&mut node_script(context, "golang"))?;
+    whole_system(context, "gossip")
 }
 
 fn clients(context: &Context) -> Result<Outcome> {

@@ -88,6 +88,15 @@ pub(super) async fn run(command: ConfigCommand) -> Result<Output, Failure> {
     }
 }
 
+/// The name of an entry; of these two kinds there is one, which need not be said.
+fn name_of(entry: &Value) -> &str {
+    match (text_field(entry, "Name"), text_field(entry, "Kind")) {
+        ("", "proxy-defaults") => "global",
+        ("", "mesh") => "mesh",
+        (name, _) => name,
+    }
+}
+
 fn path_of(kind: &str, name: &str) -> String {
     format!("/v1/config/{}/{}", encode_path(kind), encode_path(name))
 }
@@ -102,12 +111,12 @@ async fn list(api: &Api, kind: &str) -> Result<Output, Failure> {
     let failed = Failure::because(format!("Error listing config entries for kind {kind:?}"));
     let (entries, _): (Vec<Value>, _) =
         api.get(&format!("/v1/config/{}", encode_path(kind)), &[]).await.map_err(failed)?;
-    Ok(Output::lines(entries.iter().map(|entry| text_field(entry, "Name"))))
+    Ok(Output::lines(entries.iter().map(name_of)))
 }
 
 async fn write(api: &Api, flags: &WriteFlags) -> Result<Output, Failure> {
     let entry = input::structured(&flags.source).map_err(Failure::because("Failed to load data"))?;
-    let (kind, name) = (text_field(&entry, "Kind"), text_field(&entry, "Name"));
+    let (kind, name) = (text_field(&entry, "Kind"), name_of(&entry));
     if kind.is_empty() {
         return Err(Failure::new(
             "Failed to decode config entry input: Payload does not contain a kind/Kind key at the top level",
@@ -144,6 +153,21 @@ mod tests {
 
     fn text(output: Output) -> String {
         String::from_utf8(output.bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_which_there_is_one_has_its_name_without_saying_it() {
+        let fake = Fake::answering(&[
+            ("PUT /v1/config", 200, "true"),
+            ("GET /v1/config/mesh", 200, r#"[{"Kind":"mesh","TransparentProxy":{}}]"#),
+        ])
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("mesh.hcl");
+        std::fs::write(&file, "Kind = \"mesh\"\n").unwrap();
+        let flags = WriteFlags { source: file.to_str().unwrap().into(), ..WriteFlags::default() };
+        assert_eq!(text(write(&fake.api(), &flags).await.unwrap()), "Config entry written: mesh/mesh\n");
+        assert_eq!(text(list(&fake.api(), "mesh").await.unwrap()), "mesh\n");
     }
 
     #[tokio::test]

@@ -105,8 +105,7 @@ impl TlsTransport {
         resolver: Resolver,
         tasks: &Tasks,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)
-            .await
+        let listener = lictor_runtime::listen(address)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen for RPC on {address}: {error}")))?;
         let local_address = Some(listener.local_addr()?);
         let (ready, incoming) = mpsc::channel(MAX_WAITING);

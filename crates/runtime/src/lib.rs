@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod fs;
+pub mod listen;
 pub mod logs;
 pub mod metrics;
 pub mod random;
@@ -17,6 +18,7 @@ pub mod tasks;
 pub mod transport;
 
 pub use clock::{Clock, SystemClock};
+pub use listen::listen;
 pub use random::{Rng, SeededRng, SystemRng};
 pub use resolver::Resolver;
 pub use retry::RetryPause;

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use lictor_types::command::{BoundedRegistration, Effect};
+use lictor_types::config_entry::ConfigKind;
 use lictor_types::session::SessionDestroy;
 use lictor_types::token::ANONYMOUS_ACCESSOR;
 use lictor_types::{Access, Command, Query, Refusal, Requirement, Resource, Timestamp, Token, Transaction};
@@ -132,6 +133,15 @@ impl Rules {
         }
     }
 
+    /// Whether no instance of any service, and no node, is hidden from the asker.
+    pub(crate) fn reads_every_instance(&self) -> bool {
+        match &self.grant {
+            Grant::Everything => true,
+            // As `permits` has it: who serves anything may read all that serve.
+            Grant::Identities { services, default_allow, .. } => *default_allow || !services.is_empty(),
+        }
+    }
+
     pub(crate) fn permits(&self, resource: Resource, name: &str, access: Access) -> bool {
         let Grant::Identities { services, nodes, default_allow } = &self.grant else { return true };
         if *default_allow && resource != Resource::Acl {
@@ -150,7 +160,8 @@ impl Rules {
             (Resource::Intention, Access::Read) => {
                 services.contains(name) || (name == lictor_types::intention::WILDCARD && !services.is_empty())
             }
-            (Resource::Intention, Access::Write)
+            (Resource::Mesh, Access::Read) => name == ConfigKind::JwtProvider.as_str() && !services.is_empty(),
+            (Resource::Intention | Resource::Mesh, Access::Write)
             | (
                 Resource::Acl
                 | Resource::Key
@@ -455,6 +466,7 @@ mod tests {
                     ..lictor_types::HealthCheck::new("c".parse().unwrap(), "c", lictor_types::CheckStatus::Passing, "")
                 }],
                 skip_node_update: true,
+                locality: None,
             }))
         };
         let with_service = |name: &str| {

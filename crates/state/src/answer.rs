@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery};
+use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery};
 use lictor_types::{Access, Answer, Index, Intention, KvEntry, Node, NodeName, Query, Resource, Session};
 
 use crate::access::{Authorized, Rules};
@@ -63,6 +63,11 @@ impl Store {
         Answered { index: index.max(self.floor).max(BIRTH), answer, filtered: filter.filtered }
     }
 
+    /// The index that the answer to a question about the instances of a service has.
+    pub(crate) fn index_of_service(&self, query: &ServiceQuery) -> Index {
+        self.service_index(query).max(self.floor).max(BIRTH)
+    }
+
     pub(crate) fn answer_to(&self, filter: &mut Filter<'_>, query: &Query) -> (Index, Answer) {
         match query {
             Query::Selected(it) => self.selected(filter, it),
@@ -70,6 +75,16 @@ impl Store {
             | Query::PreparedQueries
             | Query::PreparedQueryExplain(_)
             | Query::PreparedQueryExecute(_) => self.prepared_queries(filter, query),
+            Query::ConfigEntry(key) => self.config_entry(key),
+            Query::ConfigEntries(kind) => self.all_config_entries(filter, *kind),
+            Query::GatewayServices(gateway) => self.gateway_services(filter, gateway),
+            Query::HealthIngress(it) => self.health_ingress(filter, it),
+            Query::VirtualAddress(service) => self.virtual_address(service),
+            Query::Completed(service) => {
+                let mut completed = service.clone();
+                self.complete(&mut completed);
+                (self.central_index(service), Answer::Completed(completed))
+            }
             Query::Coordinates => self.all_coordinates(filter),
             Query::CoordinatesOf(name) => self.coordinates_of(filter, name),
             Query::KvGet(key) => self.kv_get(key),
@@ -86,7 +101,7 @@ impl Store {
             Query::ServiceNodes(it) => (self.service_index(it), Answer::ServiceNodes(self.service_nodes(filter, it))),
             Query::NodeServices(name) => self.node_services(filter, name),
             Query::HealthService(it) => {
-                (self.service_index(it), Answer::CheckServiceNodes(self.health_service(filter, it)))
+                (self.service_index(it), Answer::CheckServiceNodes(self.health_service(filter, it).into()))
             }
             Query::HealthNode(name) => self.health_node(filter, name),
             Query::HealthChecks(it) => (self.service_index(it), Answer::Checks(self.health_checks(filter, it))),

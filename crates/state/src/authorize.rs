@@ -7,6 +7,7 @@ use lictor_types::service::KIND_CONNECT_PROXY;
 use lictor_types::{Command, Deregistration, HealthCheck, KvVerb, Query, Refusal, Registration, Requirement, Resource};
 
 use crate::access::Rules;
+use crate::config;
 use crate::prepared_query;
 use crate::store::Store;
 use crate::tables::nodes::node_key;
@@ -41,6 +42,9 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         Command::Transaction(_) => Vec::new(),
         Command::PreparedQuerySet(it) => prepared_query::needs_of_set(store, it)?,
         Command::PreparedQueryDelete(it) => prepared_query::needs_of_delete(store, it)?,
+        Command::ConfigEntrySet(it) => config::needs_of_set(it)?,
+        Command::ConfigEntryDelete(it) => config::needs_of_delete(it)?,
+        Command::VirtualAddressesSet(_) => vec![Requirement::write(Resource::Mesh, "")],
         Command::SessionsExpire(_)
         | Command::JoinTokenUse(_)
         | Command::ClusterInitialize(_)
@@ -68,6 +72,9 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         | Query::IntentionMatch(IntentionMatch { name, .. })
         | Query::ServiceIntentions(name) => Some(Requirement::read(Resource::Intention, name.as_str())),
         Query::AuthoritySettings | Query::Autopilot => Some(Requirement::read(Resource::Operator, "")),
+        Query::ConfigEntry(key) => config::needs_of_read(key),
+        Query::VirtualAddress(name) => Some(Requirement::read(Resource::Service, name.as_str())),
+        Query::Completed(service) => Some(Requirement::read(Resource::Service, service.name.as_str())),
         Query::KvList(_)
         | Query::KvKeys(_)
         | Query::Nodes(_)
@@ -88,6 +95,9 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         | Query::Sessions
         | Query::Transaction(_)
         | Query::ServiceIntentionsList
+        | Query::ConfigEntries(_)
+        | Query::GatewayServices(_)
+        | Query::HealthIngress(_)
         | Query::PreparedQuery(_)
         | Query::PreparedQueries
         | Query::PreparedQueryExplain(_)

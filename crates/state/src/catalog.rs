@@ -10,13 +10,13 @@ use std::sync::Arc;
 use lictor_types::check::SERF_HEALTH;
 use lictor_types::command::{BoundedRegistration, Effect};
 use lictor_types::refusal::RefusalKind;
-use lictor_types::service::KIND_CONNECT_PROXY;
 use lictor_types::{
     CheckId, CheckStatus, Deregistration, HealthCheck, Index, Node, NodeService, Refusal, Registration, ServiceId,
 };
 
 use crate::authorize::needs_of_registration;
 use crate::changes::{Commit, Table};
+use crate::config::is_linking_gateway;
 use crate::store::Store;
 use crate::tables::Key;
 use crate::tables::checks::check_id;
@@ -46,6 +46,7 @@ impl Store {
             meta: registration.node_meta.clone(),
             create_index: before.map(|before| before.create_index).unwrap_or_default(),
             modify_index: before.map(|before| before.modify_index).unwrap_or_default(),
+            locality: registration.locality.clone(),
         };
         (before.map(|before| &**before) != Some(&node)).then_some(node)
     }
@@ -90,13 +91,10 @@ impl Store {
             check_uuid(&registration.id)?;
         }
         self.check_node_name(registration)?;
-        if let Some(service) = &registration.service
-            && service.kind == KIND_CONNECT_PROXY
-            && service.proxy.destination_service_name.is_empty()
-        {
-            return Err(Refusal::failed("Proxy.DestinationServiceName must be non-empty for Connect proxy services"));
+        if let Some(service) = &registration.service {
+            service.check_kind().map_err(Refusal::failed)?;
         }
-        Ok(())
+        self.check_virtual_room(registration)
     }
 
     /// A name belongs to the id that has it, until that node is known to have failed.
@@ -198,6 +196,7 @@ impl Store {
         if service.id.is_none() {
             service.id = service.name.as_str().parse::<ServiceId>().ok();
         }
+        self.address_instance(commit, &mut service);
         let old = self.services.get(node, service.id_text()).cloned();
         service.create_index = old.as_ref().map_or(commit.at, |old| old.create_index);
         service.modify_index = old.as_ref().map_or(commit.at, |old| old.modify_index);
@@ -208,6 +207,7 @@ impl Store {
         self.services.insert(node, service.clone());
         if let Some(old) = &old {
             self.touch_service(commit, old);
+            self.release_addresses_of(commit, old);
         }
         self.touch_service(commit, &service);
         self.indexes.changed(commit, Table::ServiceNames, service_key(&service));
@@ -299,8 +299,17 @@ impl Store {
             self.remove_check(commit, node, &check);
         }
         self.touch_service(commit, &service);
+        self.release_addresses_of(commit, &service);
         self.indexes.changed(commit, Table::ServiceNames, service_key(&service));
         self.touch_contents(commit, node);
+    }
+
+    /// The services that an instance was of and for may need no address any more.
+    fn release_addresses_of(&mut self, commit: &mut Commit, service: &NodeService) {
+        self.release_virtual_address(commit, &service_key(service));
+        if let Some(key) = connect_key(service) {
+            self.release_virtual_address(commit, &key);
+        }
     }
 
     fn remove_check(&mut self, commit: &mut Commit, node: &Key, id: &str) {
@@ -341,6 +350,14 @@ impl Store {
     fn touch_service(&mut self, commit: &mut Commit, service: &NodeService) {
         let key = service_key(service);
         let exists = self.services.of_service(&key).next().is_some();
+        if is_linking_gateway(&service.kind) {
+            self.indexes.settled(commit, Table::Gateways, key.clone(), exists);
+        }
+        // Whether a gateway for all services stands before this one depends on its being there.
+        if service.kind.is_empty() && self.has_gateway_for_all() {
+            let has_connect = self.services.of_connect(&key).next().is_some();
+            self.indexes.settled(commit, Table::Connect, key.clone(), has_connect);
+        }
         self.indexes.settled(commit, Table::Services, key, exists);
         if let Some(key) = connect_key(service) {
             let exists = self.services.of_connect(&key).next().is_some();

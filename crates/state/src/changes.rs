@@ -52,11 +52,23 @@ pub(crate) enum Table {
     /// Prepared queries, by id.
     #[n(40)]
     PreparedQueries,
+    /// Config entries, by kind and name.
+    #[n(80)]
+    ConfigEntries,
+    /// Config entries of a kind, by kind.
+    #[n(81)]
+    ConfigKinds,
+    /// Instances of gateways with their nodes and checks, and what their entries say, by gateway.
+    #[n(82)]
+    Gateways,
+    /// The addresses that stand for services, by service.
+    #[n(83)]
+    VirtualAddresses,
 }
 
 impl Table {
     /// How many there are.
-    pub(crate) const COUNT: usize = 14;
+    pub(crate) const COUNT: usize = 18;
 }
 
 /// The keys that one or more commands touched.

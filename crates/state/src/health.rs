@@ -19,8 +19,11 @@ use crate::tables::nodes::{may_be_id, node_key};
 impl Store {
     /// The index of a service: moved by its instances, their nodes and their checks, and by nothing else.
     pub(crate) fn service_index(&self, query: &ServiceQuery) -> Index {
-        let table = if query.connect { Table::Connect } else { Table::Services };
-        self.indexes.of_key(table, Key::from(query.service.key()))
+        let key = query.service.key();
+        if !query.connect {
+            return self.indexes.of_key(Table::Services, Key::from(key));
+        }
+        self.indexes.of_key(Table::Connect, Key::from(&*key)).max(self.terminating_index(&key))
     }
 
     /// The names of services with their tags, each tag once.
@@ -52,10 +55,21 @@ impl Store {
         }
         let service = query.service.key();
         let rows: Vec<_> = if query.connect {
-            self.services.of_connect(&service).collect()
+            // Who is outside of the mesh is served by the gateways before it.
+            self.services.of_connect(&service).chain(self.terminating_instances(&service)).collect()
         } else {
             self.services.of_service(&service).collect()
         };
+        self.joined(filter, query, rows)
+    }
+
+    /// Of these instances, with their node keys, those that a query wants and the asker may see, with their nodes.
+    pub(crate) fn joined<'a>(
+        &'a self,
+        filter: &mut Filter<'_>,
+        query: &ServiceQuery,
+        rows: impl IntoIterator<Item = (&'a Key, &'a Arc<NodeService>)>,
+    ) -> Vec<(&'a Key, &'a Arc<Node>, &'a Arc<NodeService>)> {
         rows.into_iter()
             .filter(|(_, service)| has_tags(&service.tags, &query.tags))
             .filter_map(|(key, service)| self.nodes.get(key).map(|node| (key, node, service)))
@@ -76,8 +90,17 @@ impl Store {
     }
 
     pub(crate) fn health_service(&self, filter: &mut Filter<'_>, query: &ServiceQuery) -> Vec<CheckServiceNode> {
-        self.instances(filter, query)
-            .into_iter()
+        let rows = self.instances(filter, query);
+        self.with_checks(query, rows)
+    }
+
+    /// The rows with the checks of each.
+    pub(crate) fn with_checks<'a>(
+        &self,
+        query: &ServiceQuery,
+        rows: Vec<(&'a Key, &'a Arc<Node>, &'a Arc<NodeService>)>,
+    ) -> Vec<CheckServiceNode> {
+        rows.into_iter()
             .map(|(key, node, service)| {
                 let of_node = self.checks.of_instance(key, "");
                 let of_service = self.checks.of_instance(key, service.id_text());

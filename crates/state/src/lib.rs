@@ -15,9 +15,14 @@
 
 pub mod access;
 mod answer;
+mod answers;
 mod authorize;
 mod catalog;
+mod central;
+mod chain;
 mod changes;
+mod config;
+mod gateways;
 mod health;
 mod indexes;
 mod login;
@@ -36,6 +41,7 @@ mod template;
 mod transaction;
 mod trie;
 mod usage;
+mod virtual_addresses;
 pub mod watches;
 
 pub use answer::Answered;

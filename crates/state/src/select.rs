@@ -1,13 +1,14 @@
-//! The choice among the rows of an answer: what the asker may see comes first, then the filter, then the sort.
+//! The choice among the rows of an answer: what the asker may see comes first, then what completes the rows, then the
+//! filter, then the sort.
 //!
 //! Invariants
-//! - Index and watches are those of the question without a choice.
+//! - Index and watches are those of the question without a choice, and of what completes its rows.
 //! - A filter is compiled before the question is authorised, so that it is refused even where there are no rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lictor_filter::{Fields, Filter as Expression, FilterError, rows};
-use lictor_types::{Answer, Index, Near, Query, Refusal, Selection, ServiceNode};
+use lictor_types::{Answer, Index, Merge, Near, NodeService, Query, Refusal, Selection, ServiceNode};
 
 use crate::answer::{Filter, has_meta};
 use crate::changes::Table;
@@ -26,7 +27,7 @@ pub(crate) fn check(selection: &Selection) -> Result<(), Refusal> {
         Query::Nodes(_) => compiles(text, rows::node),
         Query::Services(_) | Query::ServiceNodes(_) => compiles(text, rows::service_node),
         Query::NodeServices(_) => compiles(text, rows::service),
-        Query::HealthService(_) => compiles(text, rows::check_service_node),
+        Query::HealthService(_) | Query::HealthIngress(_) => compiles(text, rows::check_service_node),
         Query::HealthNode(_) | Query::HealthChecks(_) | Query::HealthState(_) => compiles(text, rows::check),
         Query::Intentions => compiles(text, rows::intention),
         _ => return Err(Refusal::bad_request("?filter is not supported for this question")),
@@ -54,11 +55,14 @@ impl Store {
             let index = self.index_with_meta(Table::ServiceNames, meta);
             return (index, Answer::Services(self.names_of_selected(filter, meta, text)));
         }
-        let (index, mut answer) = self.answer_to(filter, &selection.query);
+        let (mut index, mut answer) = self.answer_to(filter, &selection.query);
+        if let Some(Merge::CentralConfig) = selection.merge {
+            index = index.max(self.complete_answer(&mut answer));
+        }
         match &mut answer {
             Answer::Nodes(found) => retain(found, text, rows::node),
             Answer::ServiceNodes(found) => retain(found, text, rows::service_node),
-            Answer::CheckServiceNodes(found) => retain(found, text, rows::check_service_node),
+            Answer::CheckServiceNodes(found) => retain(found.to_mut(), text, rows::check_service_node),
             Answer::Checks(found) => retain(found, text, rows::check),
             Answer::Intentions(found) => retain(found, text, rows::intention),
             Answer::NodeServices(Some(found)) if !text.is_empty() => match Expression::compile(text, rows::service) {
@@ -73,11 +77,27 @@ impl Store {
         (index, answer)
     }
 
+    /// Completes every row by the config entries; the last change of any of those.
+    fn complete_answer(&self, answer: &mut Answer) -> Index {
+        let complete = |service: &mut NodeService| {
+            let index = self.central_index(service);
+            self.complete(service);
+            index
+        };
+        let indexes = match answer {
+            Answer::ServiceNodes(found) => found.iter_mut().map(|row| complete(&mut row.service)).max(),
+            Answer::CheckServiceNodes(found) => found.iter_mut().map(|row| complete(&mut row.service)).max(),
+            Answer::NodeServices(Some(found)) => found.services.values_mut().map(complete).max(),
+            _ => None,
+        };
+        indexes.unwrap_or_default()
+    }
+
     fn sort_answer(&self, near: &Near, answer: &mut Answer) {
         match answer {
             Answer::Nodes(found) => self.sort_near(near, found, |row| Some(&row.name)),
             Answer::ServiceNodes(found) => self.sort_near(near, found, |row| Some(&row.node.name)),
-            Answer::CheckServiceNodes(found) => self.sort_near(near, found, |row| Some(&row.node.name)),
+            Answer::CheckServiceNodes(found) => self.sort_near(near, found.to_mut(), |row| Some(&row.node.name)),
             Answer::Checks(found) => self.sort_near(near, found, |row| row.node.as_ref()),
             _ => {}
         }

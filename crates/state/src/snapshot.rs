@@ -9,6 +9,8 @@ use std::io;
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, ServiceClaim};
+use lictor_types::config_entry::ConfigEntry;
+use lictor_types::gateway::VirtualAddress;
 use lictor_types::prepared_query::PreparedQuery;
 use lictor_types::token::JoinToken;
 use lictor_types::{
@@ -57,8 +59,12 @@ mod section {
     pub(super) const AUTOPILOT: u32 = 50;
     pub(super) const COORDINATES: u32 = 30;
     pub(super) const PREPARED_QUERIES: u32 = 40;
+    pub(super) const CONFIG_ENTRIES: u32 = 80;
+    pub(super) const VIRTUAL_ADDRESSES: u32 = 81;
+    pub(super) const VIRTUAL_FREE: u32 = 82;
+    pub(super) const VIRTUAL_HIGHEST: u32 = 83;
     /// How many there are.
-    pub(super) const COUNT: u64 = 27;
+    pub(super) const COUNT: u64 = 31;
 }
 
 /// Bytes that are not a snapshot that this release can read.
@@ -163,7 +169,12 @@ impl Store {
         to.u32(section::STAGED)?.encode(self.staged.as_deref())?;
         to.u32(section::AUTOPILOT)?.encode(self.autopilot())?;
         rows(to, section::COORDINATES, self.coordinates.rows())?;
-        rows(to, section::PREPARED_QUERIES, self.prepared_queries.rows())
+        rows(to, section::PREPARED_QUERIES, self.prepared_queries.rows())?;
+        rows(to, section::CONFIG_ENTRIES, self.config_entries.rows())?;
+        rows(to, section::VIRTUAL_ADDRESSES, self.virtual_addresses.rows())?;
+        rows(to, section::VIRTUAL_FREE, self.virtual_addresses.free())?;
+        to.u32(section::VIRTUAL_HIGHEST)?.u32(self.virtual_addresses.highest())?;
+        Ok(())
     }
 
     fn read_section(&mut self, section: u32, from: &mut Decoder<'_>) -> Result<(), SnapshotError> {
@@ -223,6 +234,12 @@ impl Store {
             section::STAGED => self.staged = from.decode::<Option<Staged>>()?.map(Into::into),
             section::COORDINATES => each(from, |row: NodeCoordinate| self.coordinates.insert(row))?,
             section::PREPARED_QUERIES => each(from, |query: PreparedQuery| self.prepared_queries.insert(query))?,
+            section::CONFIG_ENTRIES => each(from, |entry: ConfigEntry| self.config_entries.insert(entry))?,
+            section::VIRTUAL_ADDRESSES => each(from, |row: VirtualAddress| {
+                self.virtual_addresses.insert(Key::from(row.service.to_ascii_lowercase()), row);
+            })?,
+            section::VIRTUAL_FREE => each(from, |place: u32| self.virtual_addresses.restore_free(place))?,
+            section::VIRTUAL_HIGHEST => self.virtual_addresses.restore_highest(from.u32()?),
             _ => from.skip()?,
         }
         Ok(())
@@ -254,6 +271,10 @@ pub fn section_name(section: u32) -> Option<&'static str> {
         section::REPLIES => "Reply",
         section::FLOOR => "Floor",
         section::STAGED => "Staged",
+        section::CONFIG_ENTRIES => "ConfigEntry",
+        section::VIRTUAL_ADDRESSES => "ServiceVirtualIP",
+        section::VIRTUAL_FREE => "FreeVirtualIP",
+        section::VIRTUAL_HIGHEST => "HighestVirtualIP",
         _ => return None,
     })
 }

@@ -14,6 +14,7 @@ use crate::replies::{Replies, Reply};
 use crate::restore::Staged;
 use crate::tables::checks::Checks;
 use crate::tables::cluster::Cluster;
+use crate::tables::config_entries::ConfigEntries;
 use crate::tables::coordinates::Coordinates;
 use crate::tables::intentions::Intentions;
 use crate::tables::kv::{Holders, Kv};
@@ -23,6 +24,7 @@ use crate::tables::prepared_queries::PreparedQueries;
 use crate::tables::services::Services;
 use crate::tables::sessions::Sessions;
 use crate::tables::tokens::Tokens;
+use crate::tables::virtual_addresses::VirtualAddresses;
 
 /// The replicated state. A clone is cheap and is a consistent snapshot.
 #[derive(Clone)]
@@ -41,6 +43,8 @@ pub struct Store {
     pub(crate) cluster: Cluster,
     pub(crate) coordinates: Coordinates,
     pub(crate) prepared_queries: PreparedQueries,
+    pub(crate) config_entries: ConfigEntries,
+    pub(crate) virtual_addresses: VirtualAddresses,
     pub(crate) replies: Replies,
     /// The index of the last restore: no answer has a smaller one.
     pub(crate) floor: Index,
@@ -85,6 +89,8 @@ impl Store {
             cluster: Cluster::default(),
             coordinates: Coordinates::default(),
             prepared_queries: PreparedQueries::default(),
+            config_entries: ConfigEntries::default(),
+            virtual_addresses: VirtualAddresses::default(),
             replies: Replies::default(),
             floor: Index::default(),
             staged: None,
@@ -161,6 +167,9 @@ impl Store {
             Command::AutopilotSet(it) => Ok(self.cluster.set_autopilot(commit, indexes, it)),
             Command::PreparedQuerySet(it) => self.set_prepared_query(commit, it),
             Command::PreparedQueryDelete(it) => self.prepared_queries.delete(commit, indexes, it),
+            Command::ConfigEntrySet(it) => self.set_config_entry(commit, it),
+            Command::ConfigEntryDelete(it) => self.delete_config_entry(commit, it),
+            Command::VirtualAddressesSet(it) => self.set_virtual_addresses(commit, it),
         }
     }
 

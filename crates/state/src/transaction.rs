@@ -438,6 +438,7 @@ fn registration_of_node(node: &Node) -> Registration {
         tagged_addresses: node.tagged_addresses.clone(),
         node_meta: node.meta.clone(),
         skip_node_update: false,
+        locality: node.locality.clone(),
         ..registration_on(&node.name)
     }
 }
@@ -455,6 +456,7 @@ fn registration_on(node: &NodeName) -> Registration {
         check: None,
         checks: Vec::new(),
         skip_node_update: true,
+        locality: None,
     }
 }
 

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lictor_types::Query;
+use lictor_types::config_entry::ConfigKind;
 use lictor_types::intention::WILDCARD;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::changes::{Changes, Table};
+use crate::tables::config_entries::{config_key, kind_prefix};
 use crate::tables::nodes::may_be_id;
 use crate::trie::Trie;
 
@@ -110,13 +112,44 @@ impl Drop for Watch {
     }
 }
 
+/// What completes the registrations of proxies; of which services only the state knows.
+fn central() -> Vec<Place> {
+    vec![
+        Place::new(Table::ConfigEntries, kind_prefix(ConfigKind::ServiceDefaults), true),
+        Place::new(Table::ConfigEntries, kind_prefix(ConfigKind::ProxyDefaults), true),
+    ]
+}
+
 /// What the answer to a query depends on.
 fn places(query: &Query) -> Vec<Place> {
     let exact = |table, key: &str| Place::new(table, key, false);
     let under = |table, key: &str| Place::new(table, key, true);
     let all = |table| under(table, "");
     match query {
-        Query::Selected(it) => places(&it.query),
+        Query::Selected(it) => {
+            let mut places = places(&it.query);
+            if it.merge.is_some() {
+                places.extend(central());
+            }
+            places
+        }
+        Query::Completed(_) => central(),
+        Query::ConfigEntry(key) => vec![exact(Table::ConfigEntries, &config_key(key.kind, &key.name))],
+        Query::ConfigEntries(kind) => vec![exact(Table::ConfigKinds, kind.as_str())],
+        Query::GatewayServices(gateway) => vec![
+            exact(Table::ConfigEntries, &config_key(ConfigKind::TerminatingGateway, gateway.as_str())),
+            exact(Table::ConfigEntries, &config_key(ConfigKind::IngressGateway, gateway.as_str())),
+            // Behind a gateway for all services is what there is, and speaks its protocol.
+            all(Table::ServiceNames),
+            exact(Table::ConfigKinds, ConfigKind::ServiceDefaults.as_str()),
+            exact(Table::ConfigKinds, ConfigKind::ProxyDefaults.as_str()),
+        ],
+        Query::HealthIngress(it) => vec![
+            all(Table::Gateways),
+            exact(Table::ConfigEntries, &config_key(ConfigKind::ServiceDefaults, it.service.as_str())),
+            exact(Table::ConfigKinds, ConfigKind::ProxyDefaults.as_str()),
+        ],
+        Query::VirtualAddress(service) => vec![exact(Table::VirtualAddresses, &service.key())],
         Query::Coordinates => vec![all(Table::Coordinates)],
         Query::CoordinatesOf(name) => vec![exact(Table::Coordinates, &name.key())],
         Query::KvGet(key) => vec![exact(Table::Kv, key)],
@@ -127,8 +160,11 @@ fn places(query: &Query) -> Vec<Place> {
         Query::Services(meta) if meta.is_empty() => vec![all(Table::ServiceNames)],
         Query::Services(_) => vec![all(Table::ServiceNames), all(Table::Nodes)],
         Query::ServiceNodes(it) | Query::HealthService(it) | Query::HealthChecks(it) => {
-            let table = if it.connect { Table::Connect } else { Table::Services };
-            vec![exact(table, &it.service.key())]
+            if !it.connect {
+                return vec![exact(Table::Services, &it.service.key())];
+            }
+            // Which gateways stand before the service only the state knows.
+            vec![exact(Table::Connect, &it.service.key()), all(Table::Gateways)]
         }
         // Under a text that may be an id, the node it finds is known only to the state.
         Query::NodeServices(name) if may_be_id(name.as_str()) => vec![all(Table::NodeContents)],

@@ -28,6 +28,7 @@ fn registration(node: &str, service: &str) -> Command {
         check: None,
         checks: Vec::new(),
         skip_node_update: false,
+        locality: None,
     }))
 }
 

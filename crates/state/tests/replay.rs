@@ -102,6 +102,7 @@ fn registration(chance: &mut Chance) -> Command {
         check: None,
         checks,
         skip_node_update: chance.one_in(3),
+        locality: None,
     }))
 }
 

@@ -61,6 +61,7 @@ fn registration(number: usize, instance: usize, output: &str) -> Command {
         check: Some(check),
         checks: Vec::new(),
         skip_node_update: false,
+        locality: None,
     }))
 }
 

@@ -40,6 +40,9 @@ pub enum Resource {
     /// Prepared queries by their name.
     #[n(41)]
     Query,
+    /// The mesh as such; has no name. Who may do it to the cluster may do it to the mesh.
+    #[n(80)]
+    Mesh,
 }
 
 impl Resource {
@@ -56,6 +59,7 @@ impl Resource {
             Self::Session => "session",
             Self::Event => "event",
             Self::Query => "query",
+            Self::Mesh => "mesh",
         }
     }
 }

@@ -9,13 +9,14 @@ use serde::Deserialize;
 use crate::archive::{RestoreCommit, RestorePart, TransferId};
 use crate::authority::{AuthorityRecord, AuthoritySettings};
 use crate::autopilot::AutopilotSet;
+use crate::config_entry::{ConfigEntryDelete, ConfigEntrySet};
 use crate::prepared_query::{PreparedQueryDelete, PreparedQuerySet};
 use crate::session::SessionDestroy;
 use crate::token::JoinToken;
 use crate::transaction::TransactionOutcome;
 use crate::{
-    CheckId, HealthCheck, Index, NodeCoordinate, NodeName, NodeService, Refusal, Requirement, ServiceId,
-    ServiceIntentions, Session, SourceIntention, Timestamp, Token, Transaction, json,
+    CheckId, HealthCheck, Index, Locality, NodeCoordinate, NodeName, NodeService, Refusal, Requirement, ServiceId,
+    ServiceIntentions, Session, SourceIntention, Timestamp, Token, Transaction, VirtualAddressesSet, json,
 };
 
 /// A request's id: made by the first agent that takes it and kept over every retry and relay.
@@ -131,6 +132,15 @@ pub enum Command {
     /// Removes a prepared query.
     #[n(41)]
     PreparedQueryDelete(#[n(0)] PreparedQueryDelete),
+    /// Sets a config entry.
+    #[n(80)]
+    ConfigEntrySet(#[n(0)] Box<ConfigEntrySet>),
+    /// Removes a config entry.
+    #[n(81)]
+    ConfigEntryDelete(#[n(0)] ConfigEntryDelete),
+    /// Gives a service addresses of its own.
+    #[n(82)]
+    VirtualAddressesSet(#[n(0)] VirtualAddressesSet),
 }
 
 impl std::fmt::Debug for AuthorityRecord {
@@ -213,6 +223,10 @@ pub struct Registration {
     #[n(9)]
     #[serde(default)]
     pub skip_node_update: bool,
+    /// Where the node runs.
+    #[n(80)]
+    #[serde(default)]
+    pub locality: Option<Locality>,
 }
 
 /// A node that is let in.
@@ -406,4 +420,7 @@ pub enum Effect {
     /// It was a transaction; with errors in it, nothing changed.
     #[n(20)]
     Transaction(#[n(0)] Box<TransactionOutcome>),
+    /// Addresses were given to a service; the names are those of the services that had them before.
+    #[n(80)]
+    Unassigned(#[n(0)] Vec<String>),
 }

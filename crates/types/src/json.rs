@@ -78,6 +78,26 @@ impl Opaque {
         self.0.is_empty()
     }
 
+    /// All of it.
+    pub fn to_map(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.0.clone()
+    }
+
+    /// Its keys with what is under them, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &serde_json::Value)> {
+        self.0.iter()
+    }
+
+    /// Keeps `value` under `name`, whatever was there.
+    pub fn set(&mut self, name: &str, value: serde_json::Value) {
+        self.0.insert(name.to_owned(), value);
+    }
+
+    /// Forgets what is under `name`.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// What is kept under `name`.
     pub fn get(&self, name: &str) -> Option<&serde_json::Value> {
         self.0.get(name)
@@ -86,6 +106,12 @@ impl Opaque {
     /// The text under `name`; empty when there is none.
     pub fn text(&self, name: &str) -> &str {
         self.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
+}
+
+impl From<serde_json::Map<String, serde_json::Value>> for Opaque {
+    fn from(map: serde_json::Map<String, serde_json::Value>) -> Self {
+        Self(map)
     }
 }
 
@@ -116,5 +142,28 @@ impl<'b, C> minicbor::Decode<'b, C> for Opaque {
         serde_json::from_str(decoder.str()?)
             .map(Self)
             .map_err(|_| minicbor::decode::Error::message("not a JSON object"))
+    }
+}
+
+/// A list of JSON values that we keep and give back without looking into them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OpaqueList(pub Vec<serde_json::Value>);
+
+impl<C> minicbor::Encode<C> for OpaqueList {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.str(&serde_json::Value::Array(self.0.clone()).to_string())?.ok()
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for OpaqueList {
+    fn decode(decoder: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        serde_json::from_str(decoder.str()?)
+            .map(Self)
+            .map_err(|_| minicbor::decode::Error::message("not a list of JSON values"))
     }
 }

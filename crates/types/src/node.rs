@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::{Index, NodeName, json};
+use crate::{Index, Locality, NodeName, json};
 
 /// A member or an external host that services run on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -42,4 +42,8 @@ pub struct Node {
     #[n(7)]
     #[serde(default)]
     pub modify_index: Index,
+    /// Where it runs.
+    #[n(80)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
 }

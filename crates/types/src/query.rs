@@ -6,11 +6,13 @@ use minicbor::{Decode, Encode};
 
 use crate::authority::AuthoritySettings;
 use crate::autopilot::AutopilotConfig;
+use crate::config_entry::{ConfigEntry, ConfigEntryKey, ConfigKind};
+use crate::gateway::{GatewayService, VirtualAddress};
 use crate::prepared_query::{PreparedQuery, PreparedQueryExecute, PreparedQueryFound};
 use crate::{
-    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeCoordinate, NodeName, Selection,
+    CaRoots, CheckServiceNode, HealthCheck, Index, Intention, KvEntry, Node, NodeCoordinate, NodeName, Rows, Selection,
     ServiceIntentions, ServiceName, ServiceNode, Session,
-    service::NodeServices,
+    service::{NodeService, NodeServices},
     transaction::{TransactionOperation, TransactionOutcome},
 };
 
@@ -110,6 +112,24 @@ pub enum Query {
     /// What the prepared query finds that a name or id finds.
     #[n(43)]
     PreparedQueryExecute(#[n(0)] PreparedQueryExecute),
+    /// One config entry.
+    #[n(80)]
+    ConfigEntry(#[n(0)] ConfigEntryKey),
+    /// All config entries of a kind.
+    #[n(81)]
+    ConfigEntries(#[n(0)] ConfigKind),
+    /// The services behind a gateway, by its name.
+    #[n(82)]
+    GatewayServices(#[n(0)] ServiceName),
+    /// The ingress gateways that let callers of a service in, with their checks.
+    #[n(83)]
+    HealthIngress(#[n(0)] ServiceQuery),
+    /// The virtual address of a service.
+    #[n(84)]
+    VirtualAddress(#[n(0)] ServiceName),
+    /// An instance that an agent holds, as the config entries complete it.
+    #[n(85)]
+    Completed(#[n(0)] Box<NodeService>),
 }
 
 /// The keys under a prefix.
@@ -125,7 +145,7 @@ pub struct KeysQuery {
 }
 
 /// The instances of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(map)]
 pub struct ServiceQuery {
     /// The service.
@@ -235,7 +255,7 @@ pub enum Answer {
     NodeServices(#[n(0)] Option<NodeServices>),
     /// To `HealthService`.
     #[n(7)]
-    CheckServiceNodes(#[n(0)] Vec<CheckServiceNode>),
+    CheckServiceNodes(#[n(0)] Rows<CheckServiceNode>),
     /// To `HealthNode`, `HealthChecks`, `HealthState`.
     #[n(8)]
     Checks(#[n(0)] Vec<HealthCheck>),
@@ -278,4 +298,19 @@ pub enum Answer {
     /// To `PreparedQueryExecute`.
     #[n(41)]
     PreparedQueryFound(#[n(0)] Box<PreparedQueryFound>),
+    /// To `ConfigEntry`.
+    #[n(80)]
+    ConfigEntry(#[n(0)] Option<Box<ConfigEntry>>),
+    /// To `ConfigEntries`.
+    #[n(81)]
+    ConfigEntries(#[n(0)] Vec<ConfigEntry>),
+    /// To `GatewayServices`.
+    #[n(82)]
+    GatewayServices(#[n(0)] Vec<GatewayService>),
+    /// To `VirtualAddress`.
+    #[n(83)]
+    VirtualAddress(#[n(0)] Option<VirtualAddress>),
+    /// To `Completed`.
+    #[n(84)]
+    Completed(#[n(0)] Box<NodeService>),
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
@@ -72,6 +73,21 @@ pub enum RequestBody {
     /// Neither.
     #[n(2)]
     Operate(#[n(0)] Operation),
+    /// From another server: what its clients ask to change, each the binary form of a [`RelayedWrite`].
+    #[n(3)]
+    Relay(#[n(0)] Vec<ByteVec>),
+}
+
+/// A write that a server passes on, judged by the credential in it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RelayedWrite {
+    /// Who asks.
+    #[n(0)]
+    pub credential: Credential,
+    /// To change what.
+    #[n(1)]
+    pub write: WriteRequest,
 }
 
 /// Change the state, once.
@@ -113,6 +129,9 @@ pub enum Response {
     /// It was not served.
     #[n(3)]
     Refused(#[n(0)] Refusal),
+    /// To writes that were passed on: what came of each, in their order.
+    #[n(4)]
+    Relayed(#[n(0)] Vec<Result<Outcome, Refusal>>),
 }
 
 impl Response {
@@ -120,6 +139,7 @@ impl Response {
     pub fn unexpected(&self) -> Refusal {
         let what = match self {
             Self::Written(_) => "the outcome of a write",
+            Self::Relayed(_) => "the outcomes of writes",
             Self::Read(_) => "an answer",
             Self::Report(_) => "a report",
             Self::Refused(_) => "a refusal",

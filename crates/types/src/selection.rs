@@ -1,13 +1,13 @@
-//! A question with a choice among its rows: `?filter` and `?near`.
+//! A question with a choice among its rows: `?filter`, `?near` and `?merge-central-config`.
 //!
 //! The server that answers chooses, so that rows which nobody wants are not sent. The index and what wakes a reader are
-//! those of the question alone.
+//! those of the question alone, and those of what is merged into its rows.
 
 use minicbor::{Decode, Encode};
 
 use crate::Query;
 
-/// What to do with the rows of an answer, in this order: filter, sort. The number 3 is used up.
+/// What to do with the rows of an answer, in this order: merge, filter, sort. The number 3 is used up.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Selection {
@@ -20,6 +20,17 @@ pub struct Selection {
     /// Nearest rows first.
     #[n(2)]
     pub near: Option<Near>,
+    /// What the rows are completed by before the filter.
+    #[n(80)]
+    pub merge: Option<Merge>,
+}
+
+/// What rows are completed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Merge {
+    /// The config entries of proxies and services.
+    #[n(0)]
+    CentralConfig,
 }
 
 /// The node that others are near to.

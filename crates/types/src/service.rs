@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::{HealthCheck, Index, Node, ServiceId, ServiceName, json};
+use crate::gateway::{KIND_API_GATEWAY, KIND_INGRESS_GATEWAY, is_gateway};
+use crate::intention::WILDCARD;
+use crate::{HealthCheck, Index, Locality, Node, ServiceId, ServiceName, json};
 
 /// The kind of an instance that is a sidecar proxy; an ordinary instance has the empty kind.
 pub const KIND_CONNECT_PROXY: &str = "connect-proxy";
@@ -78,6 +80,10 @@ pub struct Upstream {
     #[n(6)]
     #[serde(default)]
     pub mesh_gateway: json::Opaque,
+    /// It is there because a config entry said so.
+    #[n(80)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub centrally_configured: Option<bool>,
 }
 
 impl Upstream {
@@ -124,6 +130,26 @@ pub struct ConnectProxy {
     /// Settings we keep and do not read.
     #[n(8)]
     pub expose: json::Opaque,
+    /// The Unix socket the application listens on.
+    #[n(80)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_service_socket_path: Option<String>,
+    /// Settings we keep and do not read.
+    #[n(81)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transparent_proxy: Option<json::Opaque>,
+    /// `strict`, `permissive` or none.
+    #[n(82)]
+    #[serde(rename = "MutualTLSMode", skip_serializing_if = "Option::is_none")]
+    pub mutual_tls_mode: Option<String>,
+    /// Settings we keep and do not read.
+    #[n(83)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_logs: Option<json::Opaque>,
+    /// Settings we keep and do not read.
+    #[n(84)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envoy_extensions: Option<json::OpaqueList>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -147,7 +173,7 @@ pub struct ServiceConnect {
 #[cbor(map)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeService {
-    /// Empty, or [`KIND_CONNECT_PROXY`].
+    /// Empty, [`KIND_CONNECT_PROXY`], or that of a gateway.
     #[n(0)]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub kind: String,
@@ -211,6 +237,10 @@ pub struct NodeService {
     #[n(15)]
     #[serde(default)]
     pub modify_index: Index,
+    /// Where it runs.
+    #[n(80)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
 }
 
 impl NodeService {
@@ -233,6 +263,7 @@ impl NodeService {
             peer_name: String::new(),
             create_index: Index(0),
             modify_index: Index(0),
+            locality: None,
         }
     }
 
@@ -244,6 +275,46 @@ impl NodeService {
             Some(self.name.as_str())
         } else {
             None
+        }
+    }
+
+    /// Whether what it says of itself fits its kind.
+    ///
+    /// # Errors
+    /// What is wrong, in Consul's words.
+    pub fn check_kind(&self) -> Result<(), String> {
+        let proxy = &self.proxy;
+        if self.kind == KIND_CONNECT_PROXY {
+            let destination = proxy.destination_service_name.trim();
+            if destination.is_empty() {
+                return Err("Proxy.DestinationServiceName must be non-empty for Connect proxy services".into());
+            }
+            if destination == WILDCARD {
+                return Err("Proxy.DestinationServiceName must not be a wildcard for Connect proxy services".into());
+            }
+            if self.connect.native {
+                return Err("A Proxy cannot also be Connect Native, only typical services".into());
+            }
+        }
+        if !is_gateway(&self.kind) {
+            return Ok(());
+        }
+        // The listeners of these two are in their config entries.
+        let needs_port = !matches!(self.kind.as_str(), KIND_INGRESS_GATEWAY | KIND_API_GATEWAY);
+        if self.port == 0 && needs_port {
+            return Err(format!("Port must be non-zero for a {}", self.kind));
+        }
+        let said = [
+            ("DestinationServiceName", !proxy.destination_service_name.is_empty()),
+            ("DestinationServiceID", !proxy.destination_service_id.is_empty()),
+            ("LocalServiceAddress", !proxy.local_service_address.is_empty()),
+            ("LocalServicePort", proxy.local_service_port != 0),
+            ("LocalServiceSocketPath", proxy.local_service_socket_path.as_ref().is_some_and(|it| !it.is_empty())),
+            ("Upstreams", !proxy.upstreams.is_empty()),
+        ];
+        match said.into_iter().find(|(_, said)| *said) {
+            Some((name, _)) => Err(format!("The Proxy.{name} configuration is invalid for a {}", self.kind)),
+            None => Ok(()),
         }
     }
 
@@ -290,7 +361,7 @@ struct ServiceNodeJson<'a> {
     service_enable_tag_override: bool,
     service_proxy: &'a ConnectProxy,
     service_connect: &'a ServiceConnect,
-    service_locality: Option<()>,
+    service_locality: Option<&'a Locality>,
     create_index: Index,
     modify_index: Index,
 }
@@ -318,7 +389,7 @@ impl Serialize for ServiceNode {
             service_enable_tag_override: service.enable_tag_override,
             service_proxy: &service.proxy,
             service_connect: &service.connect,
-            service_locality: None,
+            service_locality: service.locality.as_ref(),
             create_index: service.create_index,
             modify_index: service.modify_index,
         }

@@ -8,6 +8,8 @@
 
 #[path = "golden/archive.rs"]
 mod archive;
+#[path = "golden/config_entries.rs"]
+mod config_entries;
 #[path = "golden/locks.rs"]
 mod locks;
 #[path = "golden/logins.rs"]
@@ -32,15 +34,15 @@ use lictor_types::command::{
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery, StateQuery};
 use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{
-    CreateJoinToken, Login, LoginGrant, LoginHello, LoginReply, Probe, RaftServer, ReadRequest, Request, RequestBody,
-    Response, ServerAddress, SignLeaf, Status, WriteRequest,
+    CreateJoinToken, Login, LoginGrant, LoginHello, LoginReply, Probe, RaftServer, ReadRequest, RelayedWrite, Request,
+    RequestBody, Response, ServerAddress, SignLeaf, Status, WriteRequest,
 };
 use lictor_types::service::NodeServices;
 use lictor_types::token::JoinToken;
 use lictor_types::{
     Action, Answer, Block, CaRoot, CaRoots, CheckServiceNode, CheckStatus, Command, Consistency, Credential, Envelope,
     Freshness, HealthCheck, Index, Intention, KvEntry, KvVerb, LeafCertificate, Member, MemberStatus, Node,
-    NodeService, Operation, Outcome, Query, Read, Refusal, Registration, Report, Requirement, Resource,
+    NodeService, Operation, Outcome, Query, Read, Refusal, Registration, Report, Requirement, Resource, Rows,
     ServiceIntentions, ServiceNode, SourceIntention, Timestamp, Token, encoding,
 };
 use minicbor::{Decode, Encode};
@@ -78,6 +80,7 @@ fn node() -> Node {
         meta: pairs(),
         create_index: Index(3),
         modify_index: Index(9),
+        locality: None,
     }
 }
 
@@ -160,6 +163,7 @@ fn registration() -> Registration {
         check: Some(health_check()),
         checks: vec![health_check()],
         skip_node_update: true,
+        locality: None,
     }
 }
 
@@ -321,11 +325,11 @@ fn every_query_and_answer_keeps_its_bytes() {
         ("node-services", Answer::NodeServices(Some(NodeServices { node: node(), services }))),
         (
             "check-service-nodes",
-            Answer::CheckServiceNodes(vec![CheckServiceNode {
+            Answer::CheckServiceNodes(Rows::from(vec![CheckServiceNode {
                 node: node(),
                 service: service(),
                 checks: vec![health_check()],
-            }]),
+            }])),
         ),
         ("checks", Answer::Checks(vec![health_check()])),
         (
@@ -406,6 +410,10 @@ fn every_rpc_message_keeps_its_bytes() {
         check(&format!("operation-{name}"), request(RequestBody::Operate(operation)));
     }
     let command = Command::TokenDelete("i".into());
+    let write = WriteRequest { request_id: [1; 16], command: command.clone() };
+    let relayed = RelayedWrite { credential: Credential::new("secret"), write };
+    check("relayed-write", relayed.clone());
+    check("request-relay", request(RequestBody::Relay(vec![encoding::encode(&relayed).into()])));
     check("request-write", request(RequestBody::Write(Box::new(WriteRequest { request_id: [1; 16], command }))));
     let freshness =
         Freshness { consistency: Consistency::Stale, block: Some(Block { after: Index(4), wait_millis: 5_000 }) };

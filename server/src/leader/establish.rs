@@ -90,7 +90,7 @@ async fn establish(datacenter: &ServerDatacenter, founding: &Founding) -> Result
 
 async fn write(datacenter: &ServerDatacenter, command: Command) -> Result<(), Refusal> {
     match datacenter.write_as(Duty::Initialize, command).await?.effect {
-        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) | Effect::Unassigned(_) => Ok(()),
         Effect::Refused(refusal) => Err(refusal),
     }
 }

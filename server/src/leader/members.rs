@@ -291,10 +291,11 @@ async fn declare_predecessor_failed(datacenter: &ServerDatacenter, name: &NodeNa
         check: Some(serf_health(MemberStatus::Failed)),
         checks: Vec::new(),
         skip_node_update: true,
+        locality: None,
     };
     match datacenter.write_as(Duty::Reconcile, Command::Register(Box::new(registration))).await?.effect {
         Effect::Refused(refusal) => Err(refusal),
-        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) | Effect::Unassigned(_) => Ok(()),
     }
 }
 
@@ -321,6 +322,7 @@ fn registration(datacenter: &ServerDatacenter, member: &Member) -> Option<Regist
         check: Some(check),
         checks: Vec::new(),
         skip_node_update: false,
+        locality: None,
     })
 }
 

@@ -178,7 +178,7 @@ async fn let_in(
 
 async fn applied(datacenter: &ServerDatacenter, command: Command) -> Result<(), Refusal> {
     match datacenter.write_as(Duty::Login, command).await?.effect {
-        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) => Ok(()),
+        Effect::Applied | Effect::NotApplied | Effect::Transaction(_) | Effect::Unassigned(_) => Ok(()),
         Effect::Refused(refusal) => Err(refusal),
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use openraft::Raft;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason};
 use openraft::impls::ProgressResponder;
@@ -13,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::state_machine::Applier;
 use super::types::{Proposals, Types};
 use super::{Leader, ProposeError, batch};
+use crate::batches::{BatchLimits, send_in_batches};
 
 /// So many entries may be on their way at once: while they are, what comes waits and makes the next ones larger.
-const ENTRIES_IN_FLIGHT: usize = 16;
+const ENTRIES_IN_FLIGHT: usize = 3;
 
 /// Between two attempts of a new leader whose quorum has not answered yet.
 const LEASE_PAUSE: Duration = Duration::from_millis(10);
@@ -31,51 +30,23 @@ type Replies = Vec<oneshot::Sender<Result<Vec<u8>, ProposeError>>>;
 /// Takes proposals until nobody can make one any more.
 pub(super) async fn run(
     raft: Raft<Types, Applier>,
-    mut waiting: mpsc::Receiver<Proposal>,
+    waiting: mpsc::Receiver<Proposal>,
     entry_bytes: usize,
     deadline: Duration,
 ) {
-    let mut in_flight = FuturesUnordered::new();
-    // The one that did not fit the last entry.
-    let mut first: Option<Proposal> = None;
-    loop {
-        if first.is_none() {
-            tokio::select! {
-                biased;
-                Some(()) = in_flight.next(), if !in_flight.is_empty() => continue,
-                proposal = waiting.recv(), if in_flight.len() < ENTRIES_IN_FLIGHT => match proposal {
-                    Some(proposal) => first = Some(proposal),
-                    None => break,
-                },
-            }
-        } else if in_flight.len() >= ENTRIES_IN_FLIGHT {
-            in_flight.next().await;
-            continue;
-        }
-        let Some(begin) = first.take() else { continue };
-        let mut bytes = batch::OVERHEAD + begin.envelope.len();
-        let mut proposals = vec![begin];
-        while let Ok(next) = waiting.try_recv() {
-            bytes += batch::OVERHEAD + next.envelope.len();
-            if bytes > entry_bytes {
-                first = Some(next);
-                break;
-            }
-            proposals.push(next);
-        }
+    let limits = BatchLimits { in_flight: ENTRIES_IN_FLIGHT, pieces: usize::MAX, bytes: entry_bytes };
+    let size = |proposal: &Proposal| batch::OVERHEAD + proposal.envelope.len();
+    send_in_batches(waiting, limits, size, |proposals| {
+        let raft = raft.clone();
         let data = Proposals(batch::join(proposals.iter().map(|proposal| &proposal.envelope[..])));
         let replies: Replies = proposals.into_iter().map(|proposal| proposal.reply).collect();
-        let raft = raft.clone();
-        in_flight.push(
-            async move {
-                let written = tokio::time::timeout(deadline, write(&raft, data)).await;
-                let unconfirmed = || unknown("no quorum of servers confirmed the write in time");
-                answer(replies, written.unwrap_or_else(|_| Err(unconfirmed())));
-            }
-            .boxed(),
-        );
-    }
-    while in_flight.next().await.is_some() {}
+        async move {
+            let written = tokio::time::timeout(deadline, write(&raft, data)).await;
+            let unconfirmed = || unknown("no quorum of servers confirmed the write in time");
+            answer(replies, written.unwrap_or_else(|_| Err(unconfirmed())));
+        }
+    })
+    .await;
 }
 
 fn unknown(why: &str) -> ProposeError {

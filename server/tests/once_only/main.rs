@@ -204,6 +204,7 @@ impl Write {
                 check: None,
                 checks: Vec::new(),
                 skip_node_update: false,
+                locality: None,
             })),
         }
     }

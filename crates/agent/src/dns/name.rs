@@ -13,6 +13,10 @@ pub(super) enum Wanted {
     Service(WantedService),
     /// `<hex>.addr`.
     Address(IpAddr),
+    /// `<service>.virtual`: the address that stands for a service in the mesh.
+    Virtual(String),
+    /// `<service>.ingress`: the gateways that let callers of a service in.
+    Ingress(String),
     /// `<query>.query`, `_<query>._tcp.query`: a prepared query by its name or id.
     Query(String),
 }
@@ -75,8 +79,8 @@ impl Question {
                 "node" => (!before.is_empty()).then(|| Wanted::Node(before.join("."))),
                 "addr" => address(before),
                 "query" => query(before),
-                // Virtual addresses and ingress gateways have names of their own, and none of them is here.
-                "virtual" | "ingress" => None,
+                "virtual" => before.last().map(|name| Wanted::Virtual(name.clone())),
+                "ingress" => before.last().map(|name| Wanted::Ingress(name.clone())),
                 // In a question for SRV the word `service` may be left out after `_web._tcp`.
                 _ if kind == RecordType::SRV && word.starts_with('_') => service(&labels[..=at]),
                 _ => continue,
@@ -168,6 +172,8 @@ mod tests {
             ("_web._tcp.service.consul.", named("web", None, false), None),
             ("_web._v2.service.dc1.consul.", named("web", Some("v2"), false), Some("dc1")),
             ("web.connect.consul.", named("web", None, true), None),
+            ("web.virtual.consul.", Some(Wanted::Virtual("web".into())), None),
+            ("web.ingress.dc1.consul.", Some(Wanted::Ingress("web".into())), Some("dc1")),
             ("node.service.consul.", named("node", None, false), None),
             ("n1.node.consul.", node("n1"), None),
             ("a.b.node.dc1.consul.", node("a.b"), Some("dc1")),
@@ -228,7 +234,8 @@ mod tests {
             "zz000001.addr.consul.",
             "x.0a000001.addr.consul.",
             "query.consul.",
-            "web.virtual.consul.",
+            "virtual.consul.",
+            "web.virtual.dc1.peer.consul.",
         ] {
             assert_eq!(parse(name, RecordType::A).wanted, None, "{name}");
         }

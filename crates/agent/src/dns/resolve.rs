@@ -322,6 +322,24 @@ pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sec
             let tags = tag.into_iter().collect();
             let query = ServiceQuery { tags, connect, ..ServiceQuery::all(service.clone()) };
             match ask(agent, Query::HealthService(query)).await? {
+                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows.to_vec(), &*agent.rng)),
+                _ => Err(unexpected()),
+            }
+        }
+        Some(Wanted::Virtual(name)) => {
+            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
+            match ask(agent, Query::VirtualAddress(service)).await? {
+                Answer::VirtualAddress(Some(row)) if matches!(subject.kind, RecordType::A | RecordType::ANY) => {
+                    Ok(subject.address(row.address().into()))
+                }
+                Answer::VirtualAddress(_) => Ok(subject.no_data()),
+                _ => Err(unexpected()),
+            }
+        }
+        Some(Wanted::Ingress(name)) => {
+            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
+            let query = ServiceQuery::all(service.clone());
+            match ask(agent, Query::HealthIngress(query)).await? {
                 Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows, &*agent.rng)),
                 _ => Err(unexpected()),
             }
@@ -351,7 +369,7 @@ async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
         return Err(unexpected());
     };
     let mut servers: Vec<_> = rows
-        .into_iter()
+        .iter()
         .filter_map(|row| Some((row.node.name.as_str().to_owned(), row.node.address.parse().ok()?)))
         .collect();
     for last in (1..servers.len()).rev() {

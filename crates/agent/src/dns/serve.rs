@@ -51,7 +51,7 @@ impl DnsListener {
         let mut tried = 1;
         loop {
             // TCP first: it does not share its port, so a second agent on the same port is noticed here.
-            let bound = match TcpListener::bind(address).await {
+            let bound = match lictor_runtime::listen(address) {
                 Ok(tcp) => Self::with_udp(tcp, workers),
                 Err(error) => Err(error),
             };

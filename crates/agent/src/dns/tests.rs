@@ -27,6 +27,7 @@ fn node(name: &str, address: &str) -> Node {
         meta: BTreeMap::from([("rack".to_owned(), "r=1".to_owned())]),
         create_index: Index(1),
         modify_index: Index(1),
+        locality: None,
     }
 }
 
@@ -51,6 +52,7 @@ fn row(name: &str, node_address: &str, own: &str, status: CheckStatus) -> CheckS
             peer_name: String::new(),
             create_index: Index(1),
             modify_index: Index(1),
+            locality: None,
         },
         checks: vec![HealthCheck::new("c".parse().unwrap(), "c", status, "")],
     }
@@ -67,7 +69,7 @@ impl Door {
     }
 
     fn of_instances(rows: Vec<CheckServiceNode>) -> Self {
-        Self::with(Answer::CheckServiceNodes(rows))
+        Self::with(Answer::CheckServiceNodes(rows.into()))
     }
 
     async fn send(&self, request: &Message, transport: Transport) -> Message {

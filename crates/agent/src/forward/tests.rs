@@ -66,6 +66,7 @@ impl Handler for Server {
                     last_contact_millis: 0,
                     known_leader: true,
                 }),
+                RequestBody::Relay(_) => Response::Refused(Refusal::bad_request("an agent passes nothing on")),
                 RequestBody::Operate(Operation::Keepalive(_)) => {
                     *self.keepalives.lock() += 1;
                     let server = |address: &String| ServerAddress {

@@ -6,7 +6,10 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use lictor_filter::rows;
 use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
-use lictor_types::{NodeService, Refusal, Requirement, Resource, ServiceId};
+use lictor_types::{
+    Answer, Block, Consistency, Freshness, Index, Locality, NodeService, Query, Refusal, Requirement, Resource,
+    ServiceId,
+};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -43,6 +46,8 @@ pub(super) struct AgentService<'a> {
     proxy: Option<&'a ConnectProxy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connect: Option<&'a ServiceConnect>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locality: Option<&'a Locality>,
     datacenter: &'a str,
 }
 
@@ -63,6 +68,7 @@ impl<'a> AgentService<'a> {
             content_hash: "",
             proxy: Some(&service.proxy).filter(|_| !service.kind.is_empty()),
             connect: Some(&service.connect).filter(|connect| connect.native),
+            locality: service.locality.as_ref(),
             datacenter,
         }
     }
@@ -87,7 +93,7 @@ pub(super) async fn list(caller: Caller) -> Answered {
     Ok(response)
 }
 
-/// `GET /v1/agent/service/ID`.
+/// `GET /v1/agent/service/ID`; with `merge-central-config` as the servers' config entries complete it.
 pub(super) async fn one(caller: Caller, Tail(id): Tail) -> Answered {
     if id.is_empty() {
         return Err(Failure::bad_request("Missing service ID"));
@@ -96,6 +102,7 @@ pub(super) async fn one(caller: Caller, Tail(id): Tail) -> Answered {
     let agent = &caller.door.agent;
     let known = caller.params.text("hash");
     let deadline = Instant::now() + caller.params.wait(&caller.door.limits)?;
+    let merged = caller.params.flag("merge-central-config")?;
     // Before the first look: a change between the look and the wait wakes us.
     let mut changed = agent.local.changed();
     loop {
@@ -104,12 +111,18 @@ pub(super) async fn one(caller: Caller, Tail(id): Tail) -> Answered {
         };
         // At every turn: rights may be lost meanwhile.
         caller.require(Requirement::read(Resource::Service, service.name.as_str())).await?;
+        let (index, service) = if merged { completed(&caller, service, None).await? } else { (Index(0), service) };
         let shown = AgentService::of(&service, &agent.identity.datacenter);
         let hash = content_hash(&shown)?;
-        let over = Instant::now() >= deadline;
-        if known == Some(hash.as_str()) && !over {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if known == Some(hash.as_str()) && !left.is_zero() {
+            let block = Block { after: index, wait_millis: left.as_millis() as u64 };
             // At the deadline it is shown as it is; that the agent ends shows in the connection.
-            let _ = tokio::time::timeout_at(deadline, changed.changed()).await;
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(left) => {}
+                read = completed(&caller, service.clone(), Some(block)), if merged => drop(read?),
+            }
             continue;
         }
         let mut response = caller.json(&AgentService { content_hash: &hash, ..shown })?;
@@ -117,6 +130,21 @@ pub(super) async fn one(caller: Caller, Tail(id): Tail) -> Answered {
             response.headers_mut().insert(X_CONSUL_CONTENT_HASH, value);
         }
         return Ok(response);
+    }
+}
+
+/// An instance as the config entries complete it, and the index of those; with `block`, when they have changed.
+async fn completed(
+    caller: &Caller,
+    service: NodeService,
+    block: Option<Block>,
+) -> Result<(Index, NodeService), Failure> {
+    let freshness = Freshness { consistency: Consistency::Default, block };
+    let query = Query::Completed(Box::new(service));
+    let read = caller.door.agent.datacenter.read(&caller.credential, query, freshness).await?;
+    match read.answer {
+        Answer::Completed(service) => Ok((read.index, *service)),
+        _ => Err(Failure::unexpected_answer()),
     }
 }
 

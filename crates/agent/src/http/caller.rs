@@ -20,7 +20,7 @@ use lictor_types::command::Effect;
 use lictor_types::rpc::{Operation, Report};
 use lictor_types::transaction::TransactionOutcome;
 use lictor_types::{
-    Answer, Command, Consistency, Credential, Freshness, Index, Near, Query, Read, Refusal, Requirement,
+    Answer, Command, Consistency, Credential, Freshness, Index, Near, Query, Read, Refusal, Requirement, Rows,
 };
 use serde::Serialize;
 
@@ -85,16 +85,19 @@ impl Caller {
 
     /// JSON with a status.
     pub(super) fn json_with<T: Serialize + ?Sized>(&self, status: StatusCode, value: &T) -> Answered {
-        let asked_pretty = self.params.has("pretty");
-        let mut bytes = json::to_bytes(value, asked_pretty || self.door.agent.identity.dev)
-            .map_err(|error| Failure(Refusal::failed(format!("the answer cannot be written as JSON: {error}"))))?;
-        if asked_pretty {
+        let mut bytes = json::to_bytes(value, self.is_pretty()).map_err(unwritable)?;
+        if self.params.has("pretty") {
             bytes.push(b'\n');
         }
         let mut response = Response::new(bytes.into());
         *response.status_mut() = status;
         response.headers_mut().insert(header::CONTENT_TYPE, JSON);
         Ok(response)
+    }
+
+    /// People are to read the answer.
+    fn is_pretty(&self) -> bool {
+        self.params.has("pretty") || self.door.agent.identity.dev
     }
 
     /// Which of these the caller may not, in the same order.
@@ -131,11 +134,19 @@ impl Order {
 
     /// Changes the state; whether it took effect.
     pub(super) async fn write(&self, command: Command) -> Result<bool, Failure> {
-        match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
-            Effect::Applied => Ok(true),
+        match self.effect(command).await? {
+            Effect::Applied | Effect::Unassigned(_) => Ok(true),
             Effect::NotApplied => Ok(false),
             Effect::Transaction(outcome) => Ok(outcome.errors.is_empty()),
             Effect::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Changes the state; what that did, a refusal excepted.
+    pub(super) async fn effect(&self, command: Command) -> Result<Effect, Failure> {
+        match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
+            Effect::Refused(refusal) => Err(refusal.into()),
+            effect => Ok(effect),
         }
     }
 
@@ -144,7 +155,7 @@ impl Order {
         match self.door.agent.datacenter.write(&self.credential, command).await?.effect {
             Effect::Transaction(outcome) => Ok(*outcome),
             Effect::Refused(refusal) => Err(refusal.into()),
-            Effect::Applied | Effect::NotApplied => Err(Failure::unexpected_answer()),
+            Effect::Applied | Effect::NotApplied | Effect::Unassigned(_) => Err(Failure::unexpected_answer()),
         }
     }
 }
@@ -199,6 +210,17 @@ impl Ask {
     /// JSON with the headers of a read.
     pub(super) fn answer<T: Serialize + ?Sized>(&self, meta: Meta, value: &T) -> Answered {
         Ok(meta.onto(self.json(value)?))
+    }
+
+    /// As [`Self::answer`], of rows that many readers get: they are written once.
+    pub(super) fn answer_shared<T: Serialize>(&self, meta: Meta, rows: &Rows<T>) -> Answered {
+        if self.is_pretty() {
+            return self.answer(meta, &**rows);
+        }
+        let bytes = rows.written(|rows| json::to_bytes(rows, false)).map_err(unwritable)?;
+        let mut response = Response::new(bytes.into());
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        Ok(meta.onto(response))
     }
 
     /// 404 without a body, with the headers of a read.
@@ -287,6 +309,10 @@ pub(super) fn mark_filtered(response: &mut Response, filtered: bool) {
 /// `X-Consul-Index` alone, for answers that this agent keeps itself.
 pub(super) fn mark_index(response: &mut Response, index: Index) {
     response.headers_mut().insert(X_CONSUL_INDEX, index.0.max(1).into());
+}
+
+fn unwritable(error: serde_json::Error) -> Failure {
+    Failure(Refusal::failed(format!("the answer cannot be written as JSON: {error}")))
 }
 
 /// `?token`, then `X-Consul-Token`, then `Authorization: Bearer`.

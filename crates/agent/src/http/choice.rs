@@ -1,4 +1,4 @@
-//! `?filter` and `?near`: which rows an answer has, and in which order.
+//! `?filter`, `?near` and `?merge-central-config`: which rows an answer has, in which order, and how complete.
 //!
 //! Questions of the datacenter carry the choice to the server that answers; lists that only this agent holds are chosen
 //! from here. Both use one evaluator.
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use http::request::Parts;
 use lictor_filter::{Fields, Filter};
-use lictor_types::{Near, NodeName, Query, Refusal, Selection};
+use lictor_types::{Merge, Near, NodeName, Query, Refusal, Selection};
 
 use super::params::Params;
 
@@ -34,16 +34,11 @@ pub(super) fn near(params: &Params, here: &NodeName, client: Option<IpAddr>) -> 
 /// `query` with the choice that the request makes among its rows.
 pub(super) fn choosing(params: &Params, near: Option<Near>, query: Query) -> Result<Query, Refusal> {
     let filter = params.text("filter").unwrap_or_default().to_owned();
-    if params.flag("merge-central-config")? {
-        return Err(Refusal::bad_request(
-            "?merge-central-config is not supported: there are no service-defaults or proxy-defaults here, so nothing \
-             could be merged; ask without it",
-        ));
-    }
-    if filter.is_empty() && near.is_none() {
+    let merge = params.flag("merge-central-config")?.then_some(Merge::CentralConfig);
+    if filter.is_empty() && near.is_none() && merge.is_none() {
         return Ok(query);
     }
-    Ok(Query::Selected(Box::new(Selection { query, filter, near })))
+    Ok(Query::Selected(Box::new(Selection { query, filter, near, merge })))
 }
 
 /// The filter of a list that this agent holds; `None` for every row.

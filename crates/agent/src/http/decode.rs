@@ -27,8 +27,8 @@ const LENIENT: &[&str] = &["CheckDefinition", "ServiceConnect", "ConnectProxy", 
 
 /// Fields that Consul's clients send back as they got them, and that we do not keep.
 const UNUSED: &[(&str, &[&str])] = &[
-    ("Registration", &["PeerName", "Locality"]),
-    ("NodeService", &["ContentHash", "Datacenter", "Locality"]),
+    ("Registration", &["PeerName"]),
+    ("NodeService", &["ContentHash", "Datacenter"]),
     ("HealthCheck", &["PeerName"]),
     ("ServiceIntentions", &["Hash"]),
     ("PreparedService", &["SamenessGroup"]),

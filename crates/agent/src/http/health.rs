@@ -28,7 +28,7 @@ async fn instances(ask: Ask, service: String, connect: bool) -> Answered {
     let (meta, Answer::CheckServiceNodes(rows)) = ask.read_chosen(Query::HealthService(query)).await? else {
         return Err(Failure::unexpected_answer());
     };
-    ask.answer(meta, &rows)
+    ask.answer_shared(meta, &rows)
 }
 
 /// `GET /v1/health/node/NODE`.

@@ -21,6 +21,8 @@ mod caller;
 mod catalog;
 mod choice;
 mod config_entries;
+#[cfg(test)]
+mod config_tests;
 mod connect;
 mod coordinate;
 mod decode;
@@ -28,6 +30,7 @@ mod decode;
 pub(crate) mod double;
 mod event;
 mod failure;
+mod gateways;
 mod health;
 mod json;
 mod kv;

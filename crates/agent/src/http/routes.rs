@@ -16,8 +16,8 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_membership, agent_services, agent_tokens, authorize,
-    ca_configuration, catalog, config_entries, connect, coordinate, event, health, kv, leaf, metrics, monitor,
-    operator, operator_raft, prepared_query, session, snapshot, status, txn, usage,
+    ca_configuration, catalog, config_entries, connect, coordinate, event, gateways, health, kv, leaf, metrics,
+    monitor, operator, operator_raft, prepared_query, session, snapshot, status, txn, usage,
 };
 use crate::agent::Agent;
 
@@ -121,6 +121,9 @@ fn kv_and_catalog() -> Table {
         ("/v1/health/state/{*name}", endpoint().get(health::state)),
         ("/v1/health/service/{*name}", endpoint().get(health::service)),
         ("/v1/health/connect/{*name}", endpoint().get(health::connect)),
+        ("/v1/health/ingress/{*name}", endpoint().get(gateways::ingress)),
+        ("/v1/catalog/gateway-services/{*name}", endpoint().get(gateways::services)),
+        ("/v1/internal/service-virtual-ip", endpoint().put(gateways::set_virtual_addresses)),
     ]
 }
 

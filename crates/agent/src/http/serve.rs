@@ -55,8 +55,7 @@ impl HttpListener {
     /// # Errors
     /// Says which address it was: it is in use, not ours, or needs a privilege.
     pub async fn bind(address: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Self> {
-        let socket = TcpListener::bind(address)
-            .await
+        let socket = lictor_runtime::listen(address)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen for HTTP on {address}: {error}")))?;
         Ok(Self { socket, tls })
     }

@@ -12,17 +12,6 @@ use lictor_types::{
 use super::double::{Tested, at};
 
 #[tokio::test]
-async fn merging_defaults_that_do_not_exist_is_refused_and_not_ignored() {
-    let tested = Tested::answering(at(1, Answer::Keys(Vec::new())));
-    for uri in ["/v1/health/service/web?merge-central-config", "/v1/catalog/service/web?merge-central-config=true"] {
-        let got = tested.get(uri).await;
-        assert_eq!(got.status, StatusCode::BAD_REQUEST, "{uri}");
-        assert!(got.body.contains("?merge-central-config is not supported"), "{}", got.body);
-    }
-    assert!(tested.double.asked.lock().reads.is_empty());
-}
-
-#[tokio::test]
 async fn leave_and_reload_need_the_right_and_somebody_who_carries_them_out() {
     for path in ["/v1/agent/leave", "/v1/agent/reload"] {
         let tested = Tested::answering(at(1, Answer::Keys(Vec::new())));

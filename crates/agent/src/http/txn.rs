@@ -10,7 +10,7 @@ use lictor_types::transaction::{
     TransactionKvVerb, TransactionOperation, TransactionOutcome, TransactionResult,
 };
 use lictor_types::{
-    Answer, Command, HealthCheck, Index, Node, NodeName, NodeService, Query, Refusal, Transaction, json,
+    Answer, Command, HealthCheck, Index, Locality, Node, NodeName, NodeService, Query, Refusal, Transaction, json,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,6 +68,7 @@ struct NodeRow {
     meta: BTreeMap<String, String>,
     create_index: u64,
     modify_index: u64,
+    locality: Option<Locality>,
 }
 
 #[derive(Deserialize, Default)]
@@ -183,8 +184,17 @@ fn node_name(text: &str) -> Result<NodeName, String> {
 
 fn node(it: NodeBody, datacenter: &str) -> Result<TransactionOperation, String> {
     let verb = row_verb("node", &it.verb)?;
-    let NodeRow { id, node, address, datacenter: named, tagged_addresses, meta, create_index: _, modify_index } =
-        it.node;
+    let NodeRow {
+        id,
+        node,
+        address,
+        datacenter: named,
+        tagged_addresses,
+        meta,
+        create_index: _,
+        modify_index,
+        locality,
+    } = it.node;
     if !named.is_empty() && !named.eq_ignore_ascii_case(datacenter) {
         return Err("No path to datacenter".into());
     }
@@ -199,6 +209,7 @@ fn node(it: NodeBody, datacenter: &str) -> Result<TransactionOperation, String> 
         meta,
         create_index: Index(0),
         modify_index: Index(modify_index),
+        locality,
     };
     Ok(TransactionOperation::Node(NodeOperation { verb, node }))
 }

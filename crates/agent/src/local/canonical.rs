@@ -86,6 +86,11 @@ const PROXY: Fields = &[
     ("Upstreams", List(UPSTREAM)),
     ("MeshGateway", Leaf),
     ("Expose", Leaf),
+    ("LocalServiceSocketPath", Leaf),
+    ("TransparentProxy", Leaf),
+    ("MutualTLSMode", Leaf),
+    ("AccessLogs", Leaf),
+    ("EnvoyExtensions", Leaf),
 ];
 
 const SERVICE: Fields = &[
@@ -104,6 +109,7 @@ const SERVICE: Fields = &[
     ("Checks", List(CHECK)),
     ("Proxy", Object(PROXY)),
     ("Connect", Object(&[("Native", Leaf), ("SidecarService", Leaf)])),
+    ("Locality", Object(&[("Region", Leaf), ("Zone", Leaf)])),
     ("Token", Leaf),
 ];
 

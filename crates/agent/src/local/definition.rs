@@ -7,7 +7,9 @@ use std::time::Duration;
 use lictor_types::check::CheckDefinition as CatalogDefinition;
 use lictor_types::duration;
 use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
-use lictor_types::{CheckId, CheckStatus, Credential, HealthCheck, Index, NodeService, ServiceId, ServiceName};
+use lictor_types::{
+    CheckId, CheckStatus, Credential, HealthCheck, Index, Locality, NodeService, ServiceId, ServiceName,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,7 +19,7 @@ use super::canonical;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct ServiceDefinition {
-    /// Empty, or `connect-proxy`.
+    /// Empty, `connect-proxy`, or that of a gateway.
     pub kind: String,
     /// Unique on this agent; the name when empty.
     #[serde(rename = "ID")]
@@ -48,6 +50,8 @@ pub struct ServiceDefinition {
     pub proxy: ConnectProxy,
     /// How it takes part in the mesh.
     pub connect: ConnectDefinition,
+    /// Where it runs.
+    pub locality: Option<Locality>,
     /// The token it is registered with; the request's, or the agent's default one, when absent.
     #[serde(with = "token_text")]
     pub token: Credential,
@@ -238,6 +242,7 @@ impl ServiceDefinition {
             peer_name: String::new(),
             create_index: Index(0),
             modify_index: Index(0),
+            locality: self.locality.clone(),
         })
     }
 }

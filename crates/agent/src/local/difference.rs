@@ -1,6 +1,7 @@
 //! What the catalog says of our node and we do not, and the other way round. Pure.
 
 use lictor_types::check::SERF_HEALTH;
+use lictor_types::gateway::VIRTUAL_TAG;
 use lictor_types::{CheckId, HealthCheck, Index, Node, NodeService, ServiceId};
 
 use super::rows::Rows;
@@ -86,6 +87,10 @@ fn same_node(own: &Node, there: &Node) -> bool {
 fn same_service(ours: &NodeService, there: &NodeService) -> bool {
     let mut there = there.clone();
     (there.create_index, there.modify_index) = (ours.create_index, ours.modify_index);
+    // The address that stands for its service is the servers' to give.
+    if !ours.tagged_addresses.contains_key(VIRTUAL_TAG) {
+        there.tagged_addresses.remove(VIRTUAL_TAG);
+    }
     *ours == there
 }
 
@@ -108,6 +113,7 @@ fn same_check(ours: &HealthCheck, there: &HealthCheck, ignore_output: bool) -> b
 mod tests {
     use std::collections::BTreeMap;
 
+    use lictor_types::service::ServiceAddress;
     use lictor_types::{CheckStatus, Credential};
     use serde_json::json;
     use tokio::time::Instant;
@@ -125,6 +131,7 @@ mod tests {
             meta: BTreeMap::new(),
             create_index: Index(0),
             modify_index: Index(0),
+            locality: None,
         }
     }
 
@@ -162,6 +169,17 @@ mod tests {
     async fn a_catalog_that_agrees_needs_nothing() {
         let rows = rows();
         assert_eq!(difference(&own(), &rows, &mirror(&rows)), Difference::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_address_that_the_servers_give_is_no_difference() {
+        let rows = rows();
+        let mut remote = mirror(&rows);
+        let address = ServiceAddress { address: "240.0.0.1".into(), port: 80 };
+        remote.services[0].tagged_addresses.insert(VIRTUAL_TAG.into(), address.clone());
+        assert_eq!(difference(&own(), &rows, &remote), Difference::default());
+        remote.services[0].tagged_addresses.insert("lan".into(), address);
+        assert_eq!(difference(&own(), &rows, &remote).services.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,6 +66,7 @@ impl Local {
             meta: self.identity.meta.clone(),
             create_index: Index(0),
             modify_index: Index(0),
+            locality: None,
         }
     }
 }
@@ -193,7 +194,7 @@ impl Driver {
         let Some((credential, command)) = self.command(job) else { return Ok(Round::Done) };
         let outcome = self.datacenter.write(&credential, command).await;
         let refusal = match outcome.map(|outcome| outcome.effect) {
-            Ok(Effect::Applied | Effect::NotApplied | Effect::Transaction(_)) => {
+            Ok(Effect::Applied | Effect::NotApplied | Effect::Transaction(_) | Effect::Unassigned(_)) => {
                 match job {
                     Job::Node => tracing::info!("Synced node info"),
                     other => tracing::info!(job = ?other, "told the catalog"),
@@ -250,6 +251,7 @@ impl Driver {
                 check: None,
                 checks,
                 skip_node_update,
+                locality: own.locality,
             }))
         };
         match job {

@@ -59,6 +59,7 @@ impl Datacenter for Catalog {
                             meta: registration.node_meta,
                             create_index: Index(1),
                             modify_index: Index(1),
+                            locality: registration.locality,
                         });
                     }
                     if let (Some(service), Some(name)) = (registration.service, name) {

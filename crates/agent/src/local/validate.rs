@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use lictor_types::gateway::is_gateway;
 use lictor_types::service::KIND_CONNECT_PROXY;
 use lictor_types::{CheckId, CheckStatus, Refusal, ServiceId, ServiceName};
 
@@ -113,7 +114,10 @@ impl ServiceDefinition {
         match self.kind.as_str() {
             "" => Ok(()),
             KIND_CONNECT_PROXY => self.validate_proxy(),
-            other => Err(format!("Kind {other:?} is not served: leave it empty, or write \"connect-proxy\"")),
+            kind if is_gateway(kind) => self.to_node_service().map_err(|error| error.to_string())?.check_kind(),
+            other => Err(format!(
+                "Kind {other:?} is not served: leave it empty, or write \"connect-proxy\" or the kind of a gateway"
+            )),
         }
     }
 

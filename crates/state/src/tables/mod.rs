@@ -7,6 +7,7 @@ use imbl::OrdMap;
 
 pub(crate) mod checks;
 pub(crate) mod cluster;
+pub(crate) mod config_entries;
 pub(crate) mod coordinates;
 pub(crate) mod intentions;
 pub(crate) mod kv;
@@ -16,6 +17,7 @@ pub(crate) mod prepared_queries;
 pub(crate) mod services;
 pub(crate) mod sessions;
 pub(crate) mod tokens;
+pub(crate) mod virtual_addresses;
 
 /// A key of a table: cheap to clone, because maps copy their nodes.
 pub(crate) type Key = Arc<str>;

@@ -72,6 +72,7 @@ fn operation(line: &str) -> TransactionOperation {
             meta: Default::default(),
             create_index: Index(0),
             modify_index: index,
+            locality: None,
         };
         return TransactionOperation::Node(NodeOperation { verb, node });
     }

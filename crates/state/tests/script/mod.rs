@@ -1,5 +1,6 @@
 //! The words of the golden scripts.
 
+mod config;
 mod locks;
 mod prepared;
 mod show;
@@ -21,8 +22,8 @@ use lictor_types::command::{
 use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuery, StateQuery};
 use lictor_types::token::{ANONYMOUS_ACCESSOR, JoinToken};
 use lictor_types::{
-    Action, CaRoot, Command, Coordinate, Deregistration, Envelope, Index, KvVerb, Near, NodeCoordinate, Query, Refusal,
-    Selection, SourceIntention, Timestamp, Token,
+    Action, CaRoot, Command, Coordinate, Deregistration, Envelope, Index, KvVerb, Merge, Near, NodeCoordinate, Query,
+    Refusal, Selection, SourceIntention, Timestamp, Token,
 };
 
 /// A state, who asks it, what time it is, and who waits.
@@ -119,6 +120,7 @@ impl Runner {
         let mut lines = vec![match applied.outcome.effect {
             Effect::Applied => format!("@{index} applied"),
             Effect::NotApplied => format!("@{index} not applied"),
+            Effect::Unassigned(names) => format!("@{index} applied, taken from {}", names.join(",")),
             Effect::Transaction(outcome) => format!("@{index} {}", show::transaction(&outcome).join("\n    ")),
             Effect::Refused(refusal) => format!("@{index} refused {}: {refusal}", refusal.status()),
         }];
@@ -158,16 +160,17 @@ fn secret(asker: &str) -> Option<[u8; 32]> {
     (asker != "anonymous").then(|| lookup(asker))
 }
 
-/// `near=NODE` and, as the last of the line, `filter=EXPRESSION` choose among the rows of a question.
+/// `merge`, `near=NODE` and, as the last of the line, `filter=EXPRESSION` choose among the rows of a question.
 fn query_of(line: &str) -> Option<Query> {
     let (line, filter) = line.split_once(" filter=").unwrap_or((line, ""));
     let arguments = Arguments::new(line);
     let near = arguments.named.get("near").map(|node| Near::Node((*node).to_owned()));
     let query = plain_query_of(line)?;
-    if filter.is_empty() && near.is_none() {
+    let merge = arguments.has("merge").then_some(Merge::CentralConfig);
+    if filter.is_empty() && near.is_none() && merge.is_none() {
         return Some(query);
     }
-    Some(Query::Selected(Box::new(Selection { query, filter: filter.to_owned(), near })))
+    Some(Query::Selected(Box::new(Selection { query, filter: filter.to_owned(), near, merge })))
 }
 
 fn plain_query_of(line: &str) -> Option<Query> {
@@ -175,6 +178,9 @@ fn plain_query_of(line: &str) -> Option<Query> {
         return Some(query);
     }
     let arguments = Arguments::new(line);
+    if let Some(query) = config::query_of(&arguments, line) {
+        return Some(query);
+    }
     let first = arguments.word(1);
     let meta: BTreeMap<String, String> = arguments
         .named
@@ -226,7 +232,7 @@ fn plain_query_of(line: &str) -> Option<Query> {
 }
 
 fn command_of(line: &str) -> Command {
-    if let Some(command) = prepared::command_of(line) {
+    if let Some(command) = prepared::command_of(line).or_else(|| config::command_of(line)) {
         return command;
     }
     let arguments = Arguments::new(line);

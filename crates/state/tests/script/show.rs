@@ -1,6 +1,7 @@
 //! How answers are shown in scripts.
 
 use lictor_state::Answered;
+use lictor_types::gateway::VIRTUAL_TAG;
 use lictor_types::session::SessionBehavior;
 use lictor_types::transaction::{TransactionOutcome, TransactionResult};
 use lictor_types::{Answer, HealthCheck, Intention, KvEntry, Node, NodeService, Session};
@@ -76,6 +77,11 @@ fn rows(answer: &Answer) -> Vec<String> {
         Answer::ServiceIntentions(entry) => entry.iter().flat_map(entry_rows).collect(),
         Answer::PreparedQueries(queries) => queries.iter().map(super::prepared::query).collect(),
         Answer::PreparedQueryFound(found) => super::prepared::found(found),
+        Answer::ConfigEntry(_)
+        | Answer::ConfigEntries(_)
+        | Answer::GatewayServices(_)
+        | Answer::VirtualAddress(_)
+        | Answer::Completed(_) => super::config::rows(answer),
         Answer::ServiceIntentionsList(entries) => entries.iter().flat_map(entry_rows).collect(),
     }
 }
@@ -121,13 +127,16 @@ fn node(node: &Node) -> String {
 }
 
 fn service(service: &NodeService) -> String {
-    let kind = if service.kind.is_empty() {
-        String::new()
-    } else {
-        format!(" {} for {}", service.kind, service.proxy.destination_service_name)
+    let kind = match (service.kind.as_str(), service.proxy.destination_service_name.as_str()) {
+        ("", _) => String::new(),
+        (kind, "") => format!(" {kind}"),
+        (kind, destination) => format!(" {kind} for {destination}"),
     };
+    let address = service.tagged_addresses.get(VIRTUAL_TAG).map(|it| format!(" at {}", it.address)).unwrap_or_default();
+    let proxy =
+        Some(super::config::proxy(service)).filter(|it| it != "{}").map(|it| format!(" {it}")).unwrap_or_default();
     format!(
-        "{} ({}){kind} :{} tags={} @{}/{}",
+        "{} ({}){kind}{address} :{} tags={} @{}/{}{proxy}",
         service.id_text(),
         service.name,
         service.port,

@@ -91,6 +91,7 @@ fn questions_and_answers() {
         meta: BTreeMap::new(),
         create_index: Index(1),
         modify_index: Index(2),
+        locality: None,
     };
     let row = CheckServiceNode { node, service: NodeService::new("db".parse().unwrap()), checks: Vec::new() };
     let found = PreparedQueryFound { service: service(), dns: QueryDns { ttl: "10s".into() }, rows: vec![row] };

@@ -16,7 +16,7 @@ fn coordinate() -> NodeCoordinate {
 
 fn selection(near: Option<Near>) -> Query {
     let query = Query::HealthService(ServiceQuery::all("web".parse().unwrap()));
-    Query::Selected(Box::new(Selection { query, filter: "Checks.Status == passing".into(), near }))
+    Query::Selected(Box::new(Selection { query, filter: "Checks.Status == passing".into(), near, merge: None }))
 }
 
 #[test]

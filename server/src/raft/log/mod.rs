@@ -135,7 +135,7 @@ impl LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 64 << 20, batch_bytes: 8 << 20, queue_bytes: 64 << 20 }
+        Self { segment_bytes: 64 << 20, cache_bytes: 8 << 20, batch_bytes: 8 << 20, queue_bytes: 64 << 20 }
     }
 }
 
