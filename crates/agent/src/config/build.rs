@@ -199,7 +199,10 @@ fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Opti
     let bind = match keys.text("bind_addr") {
         None if dev => IpAddr::V4(Ipv4Addr::LOCALHOST),
         None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Some(text) => one_address(keys, "bind_addr", &rendered(keys, "bind_addr", text, host))?,
+        Some(text) => {
+            let text = rendered(keys, "bind_addr", text, host);
+            one_address(keys, "bind_addr", &text)?
+        }
     };
     let bind = if dev && !bind.is_loopback() {
         keys.warnings.push(format!("-dev always binds loopback: bind_addr {bind} is not used"));
@@ -276,7 +279,8 @@ fn id_in(text: &str, name: &str) -> Option<u32> {
 
 fn advertised(keys: &mut Keys<'_>, bind: IpAddr, host: &Host) -> Option<IpAddr> {
     if let Some(text) = keys.text("advertise_addr") {
-        let address = one_address(keys, "advertise_addr", &rendered(keys, "advertise_addr", text, host))?;
+        let text = rendered(keys, "advertise_addr", text, host);
+        let address = one_address(keys, "advertise_addr", &text)?;
         if address.is_unspecified() {
             keys.invalid("Advertise address cannot be 0.0.0.0, :: or [::]".into());
             return None;

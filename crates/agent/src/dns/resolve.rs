@@ -239,7 +239,7 @@ async fn pointers(agent: &Agent, query: &Asked, domain: &Name, address: IpAddr) 
     let config = agent.config.load_full();
     let subject = subject(agent, &config.dns, query, domain);
     let filter = format!("Address == \"{address}\"");
-    let nodes = Selection { query: Query::Nodes(BTreeMap::new()), filter, near: None };
+    let nodes = Selection { query: Query::Nodes(BTreeMap::new()), filter, near: None, merge: None };
     match ask(agent, Query::Selected(Box::new(nodes))).await? {
         Answer::Nodes(nodes) => Ok(subject.pointers(&nodes, &[])),
         _ => Err(unexpected()),
