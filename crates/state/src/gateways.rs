@@ -91,7 +91,7 @@ impl Store {
             let instances = instances.into_iter().filter(|(_, it)| may_read && it.kind == KIND_INGRESS_GATEWAY);
             rows.extend(self.joined(filter, query, instances));
         }
-        (index, Answer::CheckServiceNodes(self.with_checks(query, rows)))
+        (index, Answer::CheckServiceNodes(self.with_checks(query, rows).into()))
     }
 
     /// The last change of what says the protocol of a service.

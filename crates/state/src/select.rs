@@ -86,7 +86,7 @@ impl Store {
         };
         let indexes = match answer {
             Answer::ServiceNodes(found) => found.iter_mut().map(|row| complete(&mut row.service)).max(),
-            Answer::CheckServiceNodes(found) => found.iter_mut().map(|row| complete(&mut row.service)).max(),
+            Answer::CheckServiceNodes(found) => found.to_mut().iter_mut().map(|row| complete(&mut row.service)).max(),
             Answer::NodeServices(Some(found)) => found.services.values_mut().map(complete).max(),
             _ => None,
         };

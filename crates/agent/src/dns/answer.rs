@@ -116,9 +116,9 @@ impl Subject<'_> {
     }
 
     /// Instances of a service, in random order, without those that must not be used. The name does not exist when none is left.
-    pub(super) fn service(&self, service: &str, rows: Vec<CheckServiceNode>, rng: &dyn Rng) -> Sections {
-        let mut rows: Vec<CheckServiceNode> = rows
-            .into_iter()
+    pub(super) fn service(&self, service: &str, rows: &[CheckServiceNode], rng: &dyn Rng) -> Sections {
+        let mut rows: Vec<&CheckServiceNode> = rows
+            .iter()
             .filter(|row| match worst(row) {
                 CheckStatus::Passing => true,
                 CheckStatus::Warning => !self.settings.only_passing,
@@ -132,7 +132,7 @@ impl Subject<'_> {
     }
 
     /// Instances as they were chosen and ordered. The name does not exist when there is none.
-    pub(super) fn found(&self, service: &str, mut rows: Vec<CheckServiceNode>, ttl: Option<Duration>) -> Sections {
+    pub(super) fn found(&self, service: &str, mut rows: Vec<&CheckServiceNode>, ttl: Option<Duration>) -> Sections {
         if rows.is_empty() {
             return self.absent();
         }

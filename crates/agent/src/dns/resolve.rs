@@ -322,7 +322,7 @@ pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sec
             let tags = tag.into_iter().collect();
             let query = ServiceQuery { tags, connect, ..ServiceQuery::all(service.clone()) };
             match ask(agent, Query::HealthService(query)).await? {
-                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows.to_vec(), &*agent.rng)),
+                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), &rows, &*agent.rng)),
                 _ => Err(unexpected()),
             }
         }
@@ -340,7 +340,7 @@ pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sec
             let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
             let query = ServiceQuery::all(service.clone());
             match ask(agent, Query::HealthIngress(query)).await? {
-                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), rows, &*agent.rng)),
+                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), &rows, &*agent.rng)),
                 _ => Err(unexpected()),
             }
         }
@@ -355,7 +355,7 @@ async fn query(agent: &Agent, subject: &Subject<'_>, name: String) -> Result<Sec
         Ok(Answer::PreparedQueryFound(mut found)) => {
             arrange(agent, &mut found, None, 0);
             let ttl = duration::parse(&found.dns.ttl).ok().filter(|_| !found.dns.ttl.is_empty());
-            Ok(subject.found(&found.service.service, found.rows, ttl))
+            Ok(subject.found(&found.service.service, found.rows.iter().collect(), ttl))
         }
         Ok(_) => Err(unexpected()),
         Err(refusal) if refusal.kind == RefusalKind::NotFound => Ok(subject.absent()),

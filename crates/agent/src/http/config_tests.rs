@@ -4,7 +4,9 @@ use http::StatusCode;
 use lictor_types::command::Effect;
 use lictor_types::config_entry::{ConfigEntryDelete, ConfigEntryKey};
 use lictor_types::gateway::GatewayService;
-use lictor_types::{Answer, Command, ConfigEntry, ConfigKind, Index, Merge, NodeService, Query, VirtualAddressesSet};
+use lictor_types::{
+    Answer, Command, ConfigEntry, ConfigKind, Index, Merge, NodeService, Query, Rows, VirtualAddressesSet,
+};
 use serde_json::{Value, json};
 
 use super::double::{Tested, at};
@@ -76,7 +78,7 @@ async fn entries_are_read_listed_and_removed() {
 
 #[tokio::test]
 async fn rows_are_completed_where_that_is_asked_for() {
-    let door = Tested::answering(at(1, Answer::CheckServiceNodes(Vec::new())));
+    let door = Tested::answering(at(1, Answer::CheckServiceNodes(Rows::default())));
     door.get("/v1/health/service/web?merge-central-config").await;
     door.get("/v1/health/service/web?merge-central-config=false").await;
     let asked = door.double.asked.lock();

@@ -35,7 +35,7 @@ pub(super) async fn ingress(ask: Ask, Tail(service): Tail) -> Answered {
     let (meta, Answer::CheckServiceNodes(rows)) = ask.read_chosen(Query::HealthIngress(query)).await? else {
         return Err(Failure::unexpected_answer());
     };
-    ask.answer(meta, &rows)
+    ask.answer_shared(meta, &rows)
 }
 
 /// What `PUT internal/service-virtual-ip` takes.
