@@ -40,7 +40,7 @@ pub const DIG: Package = Package {
 };
 
 /// HashiCorp Serf 0.9.4.
-pub const SERF: Package = Package { name: "serf", suite: "bookworm", program: "usr/bin/serf" };
+pub const SERF: Package = Package { name: "serf", suite: "bookworm", program: "usr/bin/serf", libraries: &[] };
 
 /// A package, and the program in it.
 pub struct Package {
