@@ -27,6 +27,8 @@ use tokio::sync::watch;
 use crate::core::{Core, CoreDeps, CoreSettings};
 use crate::damage;
 use crate::datacenter::ServerSettings;
+use crate::equality::EqualitySettings;
+use crate::expiry::{self, Expiries};
 use crate::leader::Founding;
 use crate::login::{KubernetesLogin, LoginMethods};
 use crate::material::{self, MaterialError, ServerMaterial};
@@ -233,6 +235,9 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
     let domain = config.dns.domain.trim_end_matches('.');
     let trust = Arc::new(RpcTrust::new(material.roots, &config.datacenter, domain)?);
     let tls = Tls::new(Arc::clone(&clock));
+    let expiries = Expiries::default();
+    expiries.in_force(expiry::RPC, &material.own);
+    expiries.in_force(expiry::HTTPS, &material.https);
     let https_chain = RenewableChain::new(material.https);
     let https = &config.https_tls;
     let clients = https.ca_file.as_deref().filter(|_| https.verify_incoming).map(read_roots).transpose();
@@ -240,12 +245,20 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
     let https = tls.https_server(&https_chain, clients.as_ref()).map_err(|error| StartError::Tls(error.to_string()))?;
     let rpc_material = RpcMaterial::new(tls, Arc::clone(&trust), Some(material.own));
     if let Some(files) = material.own_files {
-        let rpc_material = Arc::clone(&rpc_material);
-        let put_in_force = move |chain| rpc_material.set_own(chain);
-        tasks.spawn(files.follow("internal RPC", Arc::clone(&clock), LOOK_INTERVAL, put_in_force));
+        let (rpc_material, expiries) = (Arc::clone(&rpc_material), expiries.clone());
+        let put_in_force = move |chain| {
+            expiries.in_force(expiry::RPC, &chain);
+            rpc_material.set_own(chain);
+        };
+        tasks.spawn(files.follow(expiry::RPC, Arc::clone(&clock), LOOK_INTERVAL, put_in_force));
     }
     if let Some(files) = material.https_files {
-        tasks.spawn(files.follow("HTTPS", Arc::clone(&clock), LOOK_INTERVAL, move |chain| https_chain.set(chain)));
+        let expiries = expiries.clone();
+        let put_in_force = move |chain| {
+            expiries.in_force(expiry::HTTPS, &chain);
+            https_chain.set(chain);
+        };
+        tasks.spawn(files.follow(expiry::HTTPS, Arc::clone(&clock), LOOK_INTERVAL, put_in_force));
     }
     let listen = SocketAddr::new(config.addresses.bind, config.ports.server);
     let transport = TlsTransport::listening(listen, rpc_material, resolver.clone(), tasks).await?;
@@ -269,6 +282,9 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         },
     )
     .await?;
+    let (shown, shown_clock) = (expiries.clone(), Arc::clone(&clock));
+    core.datacenter.metrics().collect(move |gauges| gauges.extend(shown.gauges(shown_clock.now())));
+    tasks.spawn(expiry::watch(core.datacenter.clone(), expiries, Arc::clone(&clock)));
     let local =
         Local::start(LocalSettings::new(identity.clone(), &config, fs, resolver, Arc::clone(&rng), tasks.clone()))?;
     let agent = Arc::new(Agent {
@@ -333,6 +349,7 @@ fn core_settings(
             agent_lifetime: AGENT_LIFETIME,
             autopilot: autopilot(config),
             default_intention_allow: config.default_intention_allow,
+            equality: EqualitySettings::default(),
         },
         authorizer: Authorizer { acl_enabled: config.acl.enabled, default_allow: config.acl.default_allow },
         founding: Founding {

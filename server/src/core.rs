@@ -21,9 +21,11 @@ use tokio::sync::watch;
 use crate::archive::{self, Archives};
 use crate::bootstrap;
 use crate::datacenter::{ServerDatacenter, ServerSettings};
+use crate::equality::Looks;
 use crate::figures::{self, ServerFigures};
 use crate::leader::autopilot::HealthTable;
 use crate::leader::coordinates::CoordinateBatch;
+use crate::leader::equality::EqualityTable;
 use crate::leader::members::MemberTable;
 use crate::leader::sessions::SessionTimers;
 use crate::leader::{self, Founding};
@@ -101,13 +103,16 @@ impl Core {
         let tasks = Tasks::new();
         let (rpc, presence) = (tasks.child(), tasks.child());
         let published = Arc::new(Published::default());
-        let replica = Arc::new(Replica::new(Arc::clone(&published), settings.raft.faults, &*deps.rng));
+        let longest_election = settings.raft.longest_election();
+        let looks = Arc::new(Looks::default());
+        tasks.spawn(Arc::clone(&looks).hash(settings.raft.drive));
+        let replica = Replica::new(Arc::clone(&published), Arc::clone(&looks), settings.raft.faults, &*deps.rng);
         let consensus = Consensus::start(
             settings.raft,
             raft::Dependencies {
                 directory: Arc::clone(&deps.directory),
                 transport: Arc::clone(&deps.transport),
-                machine: replica,
+                machine: Arc::new(replica),
                 tasks: tasks.clone(),
             },
         )
@@ -132,6 +137,8 @@ impl Core {
             members: MemberTable::default(),
             sessions: SessionTimers::default(),
             health: HealthTable::default(),
+            looks,
+            equality: EqualityTable::default(),
             coordinates: CoordinateBatch::default(),
             events: Ring::new(deps.rng.uuid()),
             clock: deps.clock,
@@ -162,6 +169,7 @@ impl Core {
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
         tasks.spawn(crate::events::follow_leader(Arc::clone(&datacenter)));
+        tasks.spawn(crate::watchdog::watch(Arc::clone(&datacenter), longest_election));
         let name = settings.member.name.clone();
         presence.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
         Ok(Self { datacenter, fatal: fatal_seen, name, rpc, presence, tasks })
@@ -186,6 +194,11 @@ impl Core {
     /// The replicated state as this server has applied it.
     pub fn state(&self) -> Arc<Store> {
         self.datacenter.published.load()
+    }
+
+    /// Who is in raft, as this server knows it.
+    pub fn membership(&self) -> raft::Membership {
+        self.datacenter.consensus.membership()
     }
 
     /// Raft as it is now on this server.

@@ -26,8 +26,10 @@ use lictor_types::{
 use minicbor::bytes::ByteVec;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::equality::{EqualitySettings, Looks};
 use crate::leader::autopilot::HealthTable;
 use crate::leader::coordinates::CoordinateBatch;
+use crate::leader::equality::EqualityTable;
 use crate::leader::members::MemberTable;
 use crate::leader::sessions::SessionTimers;
 use crate::login::LoginMethods;
@@ -52,6 +54,8 @@ pub struct ServerDatacenter {
     pub(crate) members: MemberTable,
     pub(crate) sessions: SessionTimers,
     pub(crate) health: HealthTable,
+    pub(crate) looks: Arc<Looks>,
+    pub(crate) equality: EqualityTable,
     pub(crate) coordinates: CoordinateBatch,
     pub(crate) events: Ring,
     pub(crate) clock: Arc<dyn Clock>,
@@ -79,6 +83,8 @@ pub struct ServerSettings {
     pub autopilot: AutopilotConfig,
     /// A call that no intention speaks of is allowed.
     pub default_intention_allow: bool,
+    /// When the servers compare their states.
+    pub equality: EqualitySettings,
 }
 
 impl ServerDatacenter {
@@ -384,6 +390,7 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::SnapshotRead(_)
         | Operation::Usage
         | Operation::FollowEvents(_)
+        | Operation::CompareState(_)
         | Operation::Authorize(_) => false,
     }
 }

@@ -27,6 +27,12 @@ pub struct ServerFigures {
     pub(crate) request_errors: Counter,
     /// Reads.
     pub(crate) queries: Counter,
+    /// Times that the states of the servers were compared.
+    pub(crate) states_compared: Counter,
+    /// Servers that were found to differ.
+    pub(crate) states_differed: Counter,
+    /// Times that it was said that there is no leader.
+    pub(crate) leaderless: Counter,
 }
 
 impl Default for ServerFigures {
@@ -42,6 +48,9 @@ impl Default for ServerFigures {
             requests: metrics.counter("rpc.request", &[]),
             request_errors: metrics.counter("rpc.request_error", &[]),
             queries: metrics.counter("rpc.query", &[]),
+            states_compared: metrics.counter("state.compared", &[]),
+            leaderless: metrics.counter("raft.leaderless", &[]),
+            states_differed: metrics.counter("state.differed", &[]),
             metrics,
         }
     }
@@ -114,11 +123,12 @@ fn gauges_of(datacenter: &ServerDatacenter) -> Vec<Gauge> {
         ("state.billable_service_instances", usage.billable_instances as f64),
         ("state.kv_entries", usage.keys as f64),
     ];
-    // Only the leader hears of clients.
+    // Only the leader hears of clients, and only it compares.
     if raft.role == Role::Leader {
         let members = datacenter.members.list();
         let clients = members.iter().filter(|member| !member.is_server()).count();
         gauges.push(("members.clients", clients as f64));
+        gauges.push(("state.differing_servers", datacenter.equality.count() as f64));
     }
     gauges.into_iter().map(|(name, value)| Gauge { name, value }).collect()
 }

@@ -18,7 +18,9 @@ pub mod bootstrap;
 pub mod core;
 mod damage;
 pub mod datacenter;
+pub mod equality;
 mod events;
+mod expiry;
 pub mod figures;
 pub mod leader;
 pub mod login;
@@ -35,5 +37,6 @@ pub mod replica;
 pub mod rpc;
 mod signatures;
 mod standing;
+mod watchdog;
 
 pub use boot::{RunningAgent, Server, StartError, run_agent};

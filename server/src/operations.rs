@@ -85,6 +85,7 @@ impl ServerDatacenter {
             Operation::FireEvent(event) => self.fire_event(credential, event),
             Operation::FollowEvents(asked) => Ok(Report::Events(self.events.follow(&asked).await)),
             Operation::ForceLeave(what) => self.force_leave(credential, &what),
+            Operation::CompareState(asked) => Ok(self.compare_state(&asked).await),
             Operation::Authorize(requirements) => {
                 self.fresh().await?;
                 let rules = self.rules(credential)?;

@@ -167,6 +167,106 @@ const BAD_LOCKS: &[&str] = &[
     "acquire s 1 @1-2; release s no @3-4",
 ];
 
+/// Histories of transactions that have an order.
+const GOOD_TRANSACTIONS: &[&str] = &[
+    "[ set a 1 , set b 2 ] yes @1-2; list a=1,b=2 @3-4",
+    "[ set a 1 , set b 2 ] yes @1-9; list @2-3; list a=1,b=2 @4-5",
+    "[ set a 1 , set b 2 ] @1-; list @2-3; list a=1,b=2 @4-5",
+    "[ set a 1 , set b 2 ] @1-; list @2-3; list @4-5",
+    "[ is a - , set b 2 ] yes @1-2; [ is b - , set a 1 ] no @3-4; list b=2 @5-6",
+    "[ is a - , set b 2 ] yes @1-6; [ is b - , set a 1 ] no @2-5; get a - @7-8",
+    "put a 1 @1-2; [ cas a 1 2 , del b , list ] yes a=2 @3-4",
+    "put a 1 @1-2; [ list , set a 2 , list ] yes a=1 | a=2 @3-4",
+    "put a 1 @1-2; [ cas a 9 2 , set b 3 ] no @3-4; list a=1 @5-6",
+    "put a 1 @1-9; [ list ] yes a=1 @2-3; get a 1 @4-5",
+    "[ list ] yes @1-2; put a 1 @3-4; [ list ] yes a=1 @5-6",
+    "[ set a 1#5 , set b 2#5 ] yes @1-2; [ set a 3#6 ] yes @3-4",
+    "put a 1#4 @1-; [ set b 2#5 ] yes @2-3; get a 1 @4-5",
+    "put a 1 @1-2; put b 2 @3-4; [ del a , del b ] yes @5-9; list a=1,b=2 @6-7; list @8-10",
+];
+
+/// Histories of transactions that have none.
+const BAD_TRANSACTIONS: &[&str] = &[
+    // Half of one is seen.
+    "[ set a 1 , set b 2 ] yes @1-9; list a=1 @2-3",
+    "[ set a 1 , set b 2 ] @1-; list b=2 @2-3",
+    "[ set a 1 , set b 2 ] yes @1-9; get a 1 @2-3; get b - @4-5",
+    "put a 1 @1-2; put b 2 @3-4; [ del a , del b ] yes @5-9; list b=2 @6-7",
+    // It is done and says no, or says yes and is not done.
+    "[ set a 1 , set b 2 ] yes @1-2; list @3-4",
+    "[ set a 1 , set b 2 ] no @1-2",
+    "put a 1 @1-2; [ cas a 9 2 , set b 3 ] no @3-4; get b 3 @5-6",
+    "put a 1 @1-2; [ cas a 9 2 , set b 3 ] @3-; get b 3 @4-5",
+    "put a 1 @1-2; [ cas a 9 2 ] yes @3-4",
+    "put a 1 @1-2; [ is a - , set b 2 ] yes @3-4",
+    "put a 1 @1-2; [ is a 1 , set b 2 ] no @3-4",
+    // Write skew: each looked at what the other changed.
+    "[ is a - , set b 2 ] yes @1-6; [ is b - , set a 1 ] yes @2-5",
+    "put a 1 @1-2; put b 1 @3-4; [ is a 1 , del b ] yes @5-8; [ is b 1 , del a ] yes @6-7",
+    // Reads of one that show no moment.
+    "put a 1 @1-2; [ list ] yes @3-4",
+    "put a 1 @1-2; [ list , set a 2 , list ] yes a=1 | a=1 @3-4",
+    "put a 1 @1-2; [ list ] yes a=1 @3-4; put a 2 @5-6; [ list ] yes a=1 @7-8",
+    "put a 1 @1-9; put b 2 @2-8; [ list ] yes a=1 @3-4; [ list ] yes b=2 @5-6",
+    "[ set a 1 ] @1-; [ list ] yes a=1 @2-3; [ list ] yes @4-5",
+    // Indexes.
+    "[ set a 1#5 , set b 2#6 ] yes @1-2",
+    "[ set a 1#6 , set b 2#6 ] yes @1-2; [ set a 3#6 ] yes @3-4",
+    "put a 1#6 @1-2; [ set b 2#5 ] yes @3-4",
+    "put a 1#6 @1-2; [ set b 2#5 ] @3-; get b 2 @4-5",
+];
+
+/// Histories of the catalog that have an order.
+const GOOD_CATALOG: &[&str] = &[
+    "all @1-2; reg n/i 1 @3-4; all n/i=1 @5-6",
+    "reg n/i 1 @1-9; all @2-3; all n/i=1 @4-5",
+    "reg n/i 1 @1-2; reg n/i 2 @3-4; all n/i=2 @5-6",
+    "reg n/i 1 @1-2; reg m/i 2 @3-4; dereg n/i @5-6; all m/i=2 @7-8",
+    "reg n/i 1 @1-2; reg n/j 2 @3-4; dereg n @5-6; all @7-8",
+    "reg n/i 1 @1-2; reg m/i 2 @3-4; dereg n @5-9; all n/i=1,m/i=2 @6-7; all m/i=2 @8-10",
+    "reg n/i 1 @1-; all @2-3; all n/i=1 @4-5",
+    "reg n/i 1 @1-2; dereg n/i @3-; all n/i=1 @4-5; all @6-7",
+    "dereg n/i @1-2; reg n/i 1 @3-4; all n/i=1 @5-6",
+    "reg n/i 1 @1-2; dereg n/i @3-8; reg n/i 2 @4-7; all n/i=2 @9-10",
+];
+
+/// Histories of the catalog that have none.
+const BAD_CATALOG: &[&str] = &[
+    // One that is registered is seen by everybody who asks after the answer.
+    "reg n/i 1 @1-2; all @3-4",
+    "reg n/i 1 @1-2; reg m/i 2 @3-4; all n/i=1 @5-6",
+    "reg n/i 1 @1-2; reg n/i 2 @3-4; all n/i=1 @5-6",
+    "reg n/i 1 @1-9; all n/i=1 @2-3; all @4-5",
+    // One that was deregistered is never handed out again.
+    "reg n/i 1 @1-2; dereg n/i @3-4; all n/i=1 @5-6",
+    "reg n/i 1 @1-2; dereg n/i @3-9; all @4-5; all n/i=1 @6-7",
+    "reg n/i 1 @1-2; dereg n @3-4; all n/i=1 @5-6",
+    "reg n/i 1 @1-2; reg n/j 2 @3-4; dereg n @5-9; all n/j=2 @6-7",
+    "reg n/i 1 @1-2; dereg n/i @3-; all @4-5; all n/i=1 @6-7",
+    "dereg n/i @1-2; reg n/i 1 @3-4; all @5-6",
+    // What nobody registered, and what went with another.
+    "all n/i=1 @1-2",
+    "reg n/i 1 @1-2; reg m/i 2 @3-4; dereg n/i @5-6; all @7-8",
+    "all n/i=1 @1-2; reg n/i 1 @3-",
+    "reg n/i 1 @1-; all n/i=1 @2-3; reg n/i 2 @4-5; all n/i=1 @6-7",
+];
+
+#[test]
+fn histories_of_transactions_and_of_the_catalog_are_judged_as_they_are() {
+    for text in GOOD_TRANSACTIONS {
+        assert_eq!(check(&history_of_keys(text), BUDGET), Verdict::Linearizable, "{text}");
+    }
+    for text in BAD_TRANSACTIONS {
+        assert!(matches!(check(&history_of_keys(text), BUDGET), Verdict::Broken(_)), "{text}");
+    }
+    for text in GOOD_CATALOG {
+        assert_eq!(check(&history_of_catalog(text), BUDGET), Verdict::Linearizable, "{text}");
+    }
+    for text in BAD_CATALOG {
+        assert!(matches!(check(&history_of_catalog(text), BUDGET), Verdict::Broken(_)), "{text}");
+    }
+}
+
 #[test]
 fn histories_with_an_order_are_linearizable() {
     for text in GOOD_KEYS {

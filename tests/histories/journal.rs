@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use lictor_tests::linearizability::{BUDGET, KeyValue, KvAnswer, KvInput, Operation, check_parts};
+use lictor_tests::linearizability::{
+    BUDGET, Catalog, Entry, KeyValue, KvAnswer, KvInput, KvStep, Lock, Model, Operation, check_parts,
+};
 use serde_json::Value;
 
 /// What a key was seen to hold: the value and its ModifyIndex.
@@ -19,6 +21,20 @@ pub(crate) struct Sight {
     pub(crate) entries: BTreeMap<String, Seen>,
 }
 
+/// Operations by the object they are on.
+type Parts<M> = BTreeMap<String, Vec<Operation<M>>>;
+
+/// What is asked, beside keys one by one. A history must have some of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Transaction,
+    Lock,
+    Catalog,
+}
+
+/// All of them.
+pub(crate) const KINDS: [Kind; 3] = [Kind::Transaction, Kind::Lock, Kind::Catalog];
+
 /// One history. Times are microseconds since its beginning.
 pub(crate) struct Journal {
     origin: Instant,
@@ -27,13 +43,16 @@ pub(crate) struct Journal {
 
 #[derive(Default)]
 struct Inner {
-    parts: BTreeMap<String, Vec<Operation<KeyValue>>>,
+    parts: Parts<KeyValue>,
+    locks: Parts<Lock>,
+    catalog: Parts<Catalog>,
     /// The greatest ModifyIndex that somebody was told, by when.
     told: Vec<(u64, u64)>,
     indexes: BTreeMap<String, u64>,
     sights: Vec<Sight>,
     wrong: Vec<String>,
     answered: u64,
+    answered_of: BTreeMap<Kind, u64>,
     values: u64,
 }
 
@@ -62,12 +81,55 @@ impl Journal {
         self.inner().answered
     }
 
+    /// How many operations of a kind were answered.
+    pub(crate) fn answered_of(&self, kind: Kind) -> u64 {
+        self.inner().answered_of.get(&kind).copied().unwrap_or_default()
+    }
+
     /// An operation on `group` ended, or nobody knows.
     pub(crate) fn note(&self, group: &str, input: KvInput, began: u64, answer: Option<KvAnswer>) {
+        let kind = matches!(input, KvInput::Transaction(_)).then_some(Kind::Transaction);
+        self.ended(kind, group, input, began, answer, |inner| &mut inner.parts);
+    }
+
+    /// The same of a lock.
+    pub(crate) fn note_lock(
+        &self,
+        key: &str,
+        input: <Lock as Model>::Input,
+        began: u64,
+        answer: Option<<Lock as Model>::Answer>,
+    ) {
+        self.ended(Some(Kind::Lock), key, input, began, answer, |inner| &mut inner.locks);
+    }
+
+    /// The same of a service in the catalog.
+    pub(crate) fn note_catalog(
+        &self,
+        service: &str,
+        input: <Catalog as Model>::Input,
+        began: u64,
+        answer: Option<<Catalog as Model>::Answer>,
+    ) {
+        self.ended(Some(Kind::Catalog), service, input, began, answer, |inner| &mut inner.catalog);
+    }
+
+    fn ended<M: Model>(
+        &self,
+        kind: Option<Kind>,
+        object: &str,
+        input: M::Input,
+        began: u64,
+        answer: Option<M::Answer>,
+        of: impl Fn(&mut Inner) -> &mut Parts<M>,
+    ) {
         let ended = answer.is_some().then(|| self.now());
         let mut inner = self.inner();
         inner.answered += u64::from(ended.is_some());
-        inner.parts.entry(group.to_owned()).or_default().push(Operation { input, answer, began, ended });
+        if let Some(kind) = kind {
+            *inner.answered_of.entry(kind).or_default() += u64::from(ended.is_some());
+        }
+        of(&mut inner).entry(object.to_owned()).or_default().push(Operation { input, answer, began, ended });
     }
 
     /// Somebody saw these entries: each value has one index for ever.
@@ -99,12 +161,25 @@ impl Journal {
     pub(crate) fn judge(&self) -> Vec<String> {
         let inner = &mut *self.inner();
         for operation in inner.parts.values_mut().flatten() {
-            if let KvInput::Put(_, entry) | KvInput::Cas(_, _, entry) = &mut operation.input {
+            let entries: Vec<&mut Entry> = match &mut operation.input {
+                KvInput::Put(_, entry) | KvInput::Cas(_, _, entry) => vec![entry],
+                KvInput::Transaction(steps) => steps
+                    .iter_mut()
+                    .filter_map(|step| match step {
+                        KvStep::Set(_, entry) | KvStep::Cas(_, _, entry) => Some(entry),
+                        KvStep::Delete(_) | KvStep::Is(..) | KvStep::List => None,
+                    })
+                    .collect(),
+                KvInput::Delete(_) | KvInput::DeleteCas(..) | KvInput::Get(_) | KvInput::List => Vec::new(),
+            };
+            for entry in entries {
                 entry.index = inner.indexes.get(&entry.value).copied();
             }
         }
         let mut wrong = std::mem::take(&mut inner.wrong);
         wrong.extend(check_parts(&inner.parts, BUDGET));
+        wrong.extend(check_parts(&inner.locks, BUDGET));
+        wrong.extend(check_parts(&inner.catalog, BUDGET));
         watches(&inner.sights, &inner.told, &mut wrong);
         wrong
     }

@@ -1,14 +1,16 @@
-//! Histories of real processes: clients at every server and at a client agent read and write the same keys, while
-//! processes are killed, stopped where they stand, and cut from each other, two of these at a time. Each history must be
+//! Histories of real processes: clients at every server and at a client agent read and write the same keys, alone and by
+//! transactions, take the same locks, and register the same instances, while processes are killed, stopped where they stand, and cut from each other, two of these at a time. Each history must be
 //! linearizable, and watchers must have been told everything, in order.
 //!
 //! `LICTOR_HISTORIES` says how many, `LICTOR_HISTORY` runs the one of this seed.
 
 mod checker;
 mod journal;
+mod objects;
 mod relay;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +21,8 @@ use lictor_tests::{TestCluster, eventually};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::journal::Journal;
+use crate::journal::{Journal, KINDS, Kind};
+use crate::objects::{Locker, Registrar};
 use crate::relay::Wires;
 use crate::workers::{Work, Worker, watch};
 
@@ -32,6 +35,8 @@ const CLIENTS_EACH: usize = 2;
 const ANSWERED_MIN: u64 = 200;
 /// So many are waited for after the faults.
 const ANSWERED_AFTER: u64 = 100;
+/// Of each kind of operation a history has so many that were answered.
+const ANSWERED_OF_KIND: u64 = 15;
 /// So long after the faults clients go on at most until there are enough.
 const TRAFFIC_LIMIT: Duration = Duration::from_secs(20);
 /// Watchers have seen the end of a history within this.
@@ -150,8 +155,8 @@ async fn trouble(stage: &mut Stage, rng: &SeededRng) -> Vec<Fault> {
     faults
 }
 
-/// One history; what is wrong with it, and how many operations were answered.
-async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, u64, Vec<Fault>) {
+/// One history; what is wrong with it, and what was asked and answered.
+async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, Arc<Journal>, Vec<Fault>) {
     let rng = SeededRng::new(seed);
     let work = Work {
         journal: Arc::new(Journal::new()),
@@ -166,6 +171,9 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, u64, Vec<Fault>)
             let rng = SeededRng::new(rng.next_u64());
             clients.spawn(Worker { work: work.clone(), client: agent.client(), rng, seen: Default::default() }.run());
         }
+        let fork = || SeededRng::new(rng.next_u64());
+        clients.spawn(Locker::new(work.clone(), agent.client(), fork()).run());
+        clients.spawn(Registrar { work: work.clone(), client: agent.client(), rng: fork() }.run());
         watchers.spawn(watch(watching.clone(), agent.client(), watcher_count));
         watcher_count += 1;
     }
@@ -174,22 +182,29 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, u64, Vec<Fault>)
     // What is answered after the faults shows what they left; and on a busy machine it takes longer until a history says something.
     let begun = Instant::now();
     let enough = ANSWERED_MIN.max(work.journal.answered() + ANSWERED_AFTER);
-    while work.journal.answered() < enough && begun.elapsed() < TRAFFIC_LIMIT {
+    let lacking = || KINDS.into_iter().find(|kind| work.journal.answered_of(*kind) < ANSWERED_OF_KIND);
+    while (work.journal.answered() < enough || lacking().is_some()) && begun.elapsed() < TRAFFIC_LIMIT {
         sleep(Duration::from_millis(50)).await;
     }
     work.stop.store(true, Ordering::Relaxed);
     while clients.join_next().await.is_some_and(|ended| ended.is_ok()) {}
     let mut wrong = Vec::new();
+    wrong.extend(lacking().map(|kind| format!("fewer than {ANSWERED_OF_KIND} operations of the kind {kind:?}")));
     // What is there in the end must fit, at every server.
     for server in &stage.cluster.servers {
         let client = server.client();
         let mut last = Worker { work: work.clone(), client, rng: rng.clone(), seen: Default::default() };
+        let mut well = true;
         for group in last.groups() {
-            if !last.list(&group, &[("recurse", ""), ("consistent", "")]).await {
-                wrong.push(format!("{} does not answer when all is well", server.name));
-            }
+            well &= last.list(&group, &[("recurse", ""), ("consistent", "")]).await;
+        }
+        well &= Locker::new(work.clone(), server.client(), rng.clone()).all().await;
+        well &= Registrar { work: work.clone(), client: server.client(), rng: rng.clone() }.all().await;
+        if !well {
+            wrong.push(format!("{} does not answer when all is well", server.name));
         }
     }
+    Registrar { work: work.clone(), client: stage.cluster.client.client(), rng: rng.clone() }.clear().await;
     wrong.extend(current(stage, &work, watcher_count).await.err());
     watching.stop.store(true, Ordering::Relaxed);
     while watchers.join_next().await.is_some_and(|ended| ended.is_ok()) {}
@@ -199,7 +214,7 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, u64, Vec<Fault>)
     }
     let journal = Arc::clone(&work.journal);
     wrong.extend(tokio::task::spawn_blocking(move || journal.judge()).await.expect("the judge ends"));
-    (wrong, answered, faults)
+    (wrong, work.journal, faults)
 }
 
 /// Every watcher has seen what is there in the end.
@@ -234,9 +249,12 @@ async fn every_history_of_real_processes_is_linearizable_and_every_watcher_is_to
     let begun = Instant::now();
     let mut stage = Stage::build().await;
     let (mut failed, mut operations) = (0, 0);
+    let mut of_kind: BTreeMap<Kind, u64> = BTreeMap::new();
     for seed in first..first + count {
-        let (wrong, answered, faults) = history(&mut stage, seed).await;
+        let (wrong, journal, faults) = history(&mut stage, seed).await;
+        let answered = journal.answered();
         operations += answered;
+        KINDS.iter().for_each(|kind| *of_kind.entry(*kind).or_default() += journal.answered_of(*kind));
         if !wrong.is_empty() {
             failed += 1;
             println!("history {seed} under {faults:?} failed:\n{}", wrong.join("\n"));
@@ -247,7 +265,7 @@ async fn every_history_of_real_processes_is_linearizable_and_every_watcher_is_to
     }
     println!(
         "summary: {count} histories of real processes under two faults at a time, {failed} failed, none unknown or counted \
-         so; {operations} operations answered, {:.0} s",
+         so; {operations} operations answered, of these {of_kind:?}, {:.0} s",
         begun.elapsed().as_secs_f64()
     );
     let (strangers, all) = stage.wires.strangers();

@@ -8,14 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use lictor_client::{Client, ClientError};
 use lictor_runtime::{Rng, SeededRng};
-use lictor_tests::linearizability::{Entry, KvAnswer, KvInput};
-use serde_json::Value;
+use lictor_tests::linearizability::{Entry, KvAnswer, KvInput, KvStep};
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::journal::{Journal, Seen, Sight, entries};
 
 /// After this nobody knows what became of an operation.
-const OPERATION_LIMIT: Duration = Duration::from_millis(2_500);
+pub(crate) const OPERATION_LIMIT: Duration = Duration::from_millis(2_500);
 /// Groups of keys; a list shows one group.
 const GROUPS: u64 = 3;
 /// Keys of a group.
@@ -30,20 +30,20 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
 
 /// What became of a request.
-enum Told<T> {
+pub(crate) enum Told<T> {
     Answer(T),
     /// It was not done: nobody heard it.
     Nothing,
     Unknown,
 }
 
-async fn told<T>(asked: impl Future<Output = Result<T, ClientError>>) -> Told<T> {
+pub(crate) async fn told<T>(asked: impl Future<Output = Result<T, ClientError>>) -> Told<T> {
     match timeout(OPERATION_LIMIT, asked).await {
         Ok(Ok(answer)) => Told::Answer(answer),
         Ok(Err(ClientError::Unreachable { reason, .. })) if reason.contains("refused") => Told::Nothing,
@@ -72,12 +72,13 @@ impl Worker {
         let group = format!("{}g{}/", self.work.prefix, self.rng.below(GROUPS));
         let key = format!("{group}k{}", self.rng.below(KEYS));
         match self.rng.below(100) {
-            0..22 => {
+            0..16 => {
                 let entry = Entry { value: self.work.journal.fresh(), index: None };
                 let body = entry.value.clone();
                 self.write(&group, &key, KvInput::Put(key.clone(), entry), "", Some(body)).await
             }
-            22..44 => self.swap(&group, &key).await,
+            16..30 => self.swap(&group, &key).await,
+            30..44 => self.transact(&group).await,
             44..52 => self.delete_if(&group, &key).await,
             52..56 => self.write(&group, &key, KvInput::Delete(key.clone()), "", None).await,
             56..72 => self.get(&group, &key, &[]).await,
@@ -119,6 +120,75 @@ impl Worker {
         let well = answer.is_some();
         self.work.journal.note(group, input, began, answer);
         well
+    }
+
+    /// Several keys of a group, all or none; one in three only reads.
+    async fn transact(&mut self, group: &str) -> bool {
+        let keys: Vec<String> = (0..KEYS).map(|key| format!("{group}k{key}")).collect();
+        let reads_only = self.rng.below(3) == 0;
+        let (mut steps, mut body) = (Vec::new(), Vec::new());
+        let list = |steps: &mut Vec<KvStep>, body: &mut Vec<Value>| {
+            steps.push(KvStep::List);
+            body.push(json!({"KV": {"Verb": "get-tree", "Key": group}}));
+        };
+        if reads_only {
+            list(&mut steps, &mut body);
+        }
+        for key in keys.iter().filter(|_| !reads_only) {
+            let seen = self.seen.get(key).cloned();
+            let (step, operation) = self.step(key, seen);
+            steps.push(step);
+            body.push(json!({ "KV": operation }));
+        }
+        if !reads_only && self.rng.below(2) == 0 {
+            list(&mut steps, &mut body);
+        }
+        let lists = steps.iter().filter(|step| **step == KvStep::List).count();
+        let began = self.work.journal.now();
+        let asked = self.client.put_json::<_, Value>("/v1/txn", &[], &body);
+        let answer = match timeout(OPERATION_LIMIT, asked).await {
+            Ok(Ok(done)) => {
+                let rows: Vec<Value> =
+                    done["Results"].as_array().into_iter().flatten().map(|it| it["KV"].clone()).collect();
+                // What was written is told without its value.
+                let read: Vec<Value> = rows.into_iter().filter(|row| row["Value"].is_string()).collect();
+                let found = entries(&read);
+                self.work.journal.saw(found.values());
+                let values: BTreeMap<_, _> = found.into_iter().map(|(key, (value, _))| (key, value)).collect();
+                Some(KvAnswer::Found(vec![values; lists]))
+            }
+            Ok(Err(ClientError::Status { status: 409, body })) if body.contains("\"Errors\":[") => {
+                Some(KvAnswer::NotApplied)
+            }
+            Ok(Err(ClientError::Unreachable { reason, .. })) if reason.contains("refused") => return false,
+            Ok(Err(_)) | Err(_) => None,
+        };
+        if !reads_only {
+            keys.iter().for_each(|key| drop(self.seen.remove(key)));
+        }
+        let well = answer.is_some();
+        self.work.journal.note(group, KvInput::Transaction(steps), began, answer);
+        well
+    }
+
+    /// One step on a key of which this was seen last.
+    fn step(&self, key: &str, seen: Option<Option<Seen>>) -> (KvStep, Value) {
+        use base64::Engine;
+        let entry = Entry { value: self.work.journal.fresh(), index: None };
+        let value = base64::engine::general_purpose::STANDARD.encode(&entry.value);
+        let index = seen.as_ref().and_then(|seen| seen.as_ref()).map_or(0, |(_, index)| *index);
+        match (self.rng.below(6), seen) {
+            (0, _) => (KvStep::Delete(key.into()), json!({"Verb": "delete", "Key": key})),
+            (1..3, Some(seen)) => (
+                KvStep::Cas(key.into(), seen.map(|(value, _)| value), entry),
+                json!({"Verb": "cas", "Key": key, "Value": value, "Index": index}),
+            ),
+            (3, Some(Some((seen, _)))) => {
+                (KvStep::Is(key.into(), Some(seen)), json!({"Verb": "check-index", "Key": key, "Index": index}))
+            }
+            (3, Some(None)) => (KvStep::Is(key.into(), None), json!({"Verb": "check-not-exists", "Key": key})),
+            _ => (KvStep::Set(key.into(), entry), json!({"Verb": "set", "Key": key, "Value": value})),
+        }
     }
 
     async fn get(&mut self, group: &str, key: &str, query: &[(&str, &str)]) -> bool {

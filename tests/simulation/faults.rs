@@ -7,12 +7,13 @@ use lictor_runtime::{Rng, SeededRng};
 use lictor_types::{Credential, Operation};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::clients::at;
 use crate::history::History;
 use crate::network::{Delay, Network};
-use crate::servers::{Loss, SERVERS, Servers, address};
+use crate::servers::{Loss, SERVERS, SPARE, Servers, address};
 
 /// What the generator prefers, to have a kind of bug show itself soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,12 @@ pub(crate) enum Bias {
     Leaders,
     /// Servers fall so far behind that they need snapshots.
     Snapshots,
+    /// Leaders lose the lead with entries that nobody else has, and messages are late.
+    Reversions,
+    /// The lead is handed on, and messages are late.
+    Transfers,
+    /// Servers join, are replaced and go, while leaders die.
+    Members,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +53,13 @@ enum Fault {
     FillDisk,
     Clock,
     CutClient,
+    /// A fourth server joins, becomes a voter, and is removed again.
+    Grow,
+    /// A server loses its disk and comes back as a new one under its name.
+    Replace,
 }
 
-const ALL: [Fault; 15] = [
+const ALL: [Fault; 17] = [
     Fault::KillLeader,
     Fault::KillAny,
     Fault::KillAll,
@@ -64,6 +75,8 @@ const ALL: [Fault; 15] = [
     Fault::FillDisk,
     Fault::Clock,
     Fault::CutClient,
+    Fault::Grow,
+    Fault::Replace,
 ];
 
 /// How messages travel when nothing is wrong.
@@ -76,6 +89,8 @@ const CLIENTS_MOST: u64 = 6;
 
 /// How long a fault waits for its moment.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A server that joins votes within this, whatever goes wrong meanwhile; one that is removed is gone.
+const CHANGE_LIMIT: Duration = Duration::from_secs(25);
 
 /// Makes things go wrong.
 pub(crate) struct Nemesis {
@@ -86,6 +101,8 @@ pub(crate) struct Nemesis {
     pub(crate) bias: Bias,
     /// What became of a server that did not start again.
     pub(crate) broken: Arc<Mutex<Vec<String>>>,
+    /// Servers that joined or were replaced.
+    pub(crate) member_changes: Arc<AtomicU64>,
     pub(crate) talk: bool,
 }
 
@@ -97,6 +114,9 @@ impl Nemesis {
             Bias::Votes => vec![Fault::Rewire],
             Bias::Leaders => vec![Fault::IsolateLeader, Fault::Transfer, Fault::Slow],
             Bias::Snapshots => vec![Fault::IsolateAny, Fault::KillAny],
+            Bias::Reversions => vec![Fault::IsolateLeader, Fault::Slow, Fault::CutOneWay, Fault::Reset],
+            Bias::Transfers => vec![Fault::Transfer, Fault::Transfer, Fault::Slow, Fault::CutPair],
+            Bias::Members => vec![Fault::Grow, Fault::Replace, Fault::KillLeader, Fault::IsolateLeader],
             Bias::None => ALL.into_iter().filter(|_| self.rng.below(3) > 0).collect(),
         };
         // Every seed has at least one change of leader that somebody notices.
@@ -159,12 +179,16 @@ impl Nemesis {
                 self.servers.set_clock(self.any(), millis);
             }
             Fault::CutClient => self.cut_client().await,
-            Fault::Transfer => {
-                if let Some(waist) = self.servers.waist(self.any()) {
-                    let nobody = Credential::anonymous();
-                    at(&waist, waist.datacenter.operate(&nobody, Operation::TransferLeader)).await;
-                }
-            }
+            Fault::Transfer => self.operate(Operation::TransferLeader).await,
+            Fault::Grow => self.grow().await,
+            Fault::Replace => self.replace().await,
+        }
+    }
+
+    async fn operate(&self, operation: Operation) {
+        if let Some(waist) = self.servers.waist(self.any()) {
+            let nobody = Credential::anonymous();
+            at(&waist, waist.datacenter.operate(&nobody, operation)).await;
         }
     }
 
@@ -224,7 +248,7 @@ impl Nemesis {
     }
 
     async fn isolate(&self, server: usize) {
-        let others = (0..SERVERS).filter(|other| *other != server);
+        let others = (0..=SPARE).filter(|other| *other != server);
         others.clone().for_each(|other| self.cut(server, other));
         self.millis(500, 5_000).await;
         others.for_each(|other| self.mend(server, other));
@@ -253,6 +277,90 @@ impl Nemesis {
         self.start(voter).await;
         self.millis(500, 2_500).await;
         self.network.heal();
+    }
+
+    /// 3, 4, and 3 servers again, with something else that goes wrong on the way.
+    async fn grow(&self) {
+        self.servers.renew(SPARE);
+        self.start(SPARE).await;
+        let Some(id) = self.servers.id(SPARE) else { return };
+        self.trouble_of_a_change().await;
+        self.until_it_votes(&id).await;
+        self.trouble_of_a_change().await;
+        let begun = Instant::now();
+        while self.is_member(&id) != Some(false) {
+            if begun.elapsed() > CHANGE_LIMIT {
+                self.broken.lock().push(format!("a fourth server is not removed within {CHANGE_LIMIT:?}"));
+                break;
+            }
+            self.operate(Operation::RemoveServer(id.clone())).await;
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.servers.kill(SPARE, Loss::None, false);
+    }
+
+    /// Only when the two others hold all that was acknowledged may one lose its disk.
+    async fn replace(&self) {
+        let server = self.any();
+        let begun = Instant::now();
+        while !self.all_hold_everything() {
+            if begun.elapsed() > PATIENCE {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        self.servers.kill(server, Loss::All, self.rng.below(2) == 0);
+        self.servers.renew(server);
+        self.millis(0, 1_000).await;
+        self.start(server).await;
+        if let Some(id) = self.servers.id(server) {
+            self.trouble_of_a_change().await;
+            self.until_it_votes(&id).await;
+        }
+    }
+
+    /// Whether every server votes and has what the leader has.
+    fn all_hold_everything(&self) -> bool {
+        let statuses = self.servers.statuses();
+        let Some(leader) = self.servers.leader().and_then(|leader| statuses[leader].clone()) else { return false };
+        let voters = (0..SERVERS).filter(|it| self.servers.id(*it).is_some_and(|id| self.votes(&id) == Some(true)));
+        let committed = leader.committed;
+        leader.matched.values().all(|matched| *matched >= committed) && voters.count() == SERVERS
+    }
+
+    /// Something goes wrong while the members change; never a disk more.
+    async fn trouble_of_a_change(&self) {
+        match self.rng.below(6) {
+            0 => self.kill(self.leader()).await,
+            1 => self.isolate(self.leader()).await,
+            2 => self.operate(Operation::TransferLeader).await,
+            3 => self.millis(0, 1_500).await,
+            _ => {}
+        }
+    }
+
+    async fn until_it_votes(&self, id: &str) {
+        let begun = Instant::now();
+        while self.votes(id) != Some(true) {
+            if begun.elapsed() > CHANGE_LIMIT {
+                self.broken.lock().push(format!("a new server does not vote within {CHANGE_LIMIT:?}"));
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.member_changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the leader knows of a server: whether it votes.
+    fn votes(&self, id: &str) -> Option<bool> {
+        let membership = self.servers.membership(self.servers.leader()?)?;
+        (!membership.changing).then(|| membership.voters.iter().any(|it| it.id.to_string() == id))
+    }
+
+    fn is_member(&self, id: &str) -> Option<bool> {
+        let membership = self.servers.membership(self.servers.leader()?)?;
+        let mut members = membership.voters.iter().chain(&membership.learners);
+        (!membership.changing).then(|| members.any(|it| it.id.to_string() == id))
     }
 
     async fn start(&self, server: usize) {

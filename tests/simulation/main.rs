@@ -8,12 +8,15 @@
 //! [`Transport`]: lictor_runtime::Transport
 
 mod clients;
+mod equality;
 mod faults;
 mod history;
 mod invariants;
 mod linearizable;
+mod links;
 mod network;
 mod planted;
+mod regressions;
 mod servers;
 mod trace;
 mod watchers;
@@ -60,6 +63,9 @@ fn complaints(report: &Report) -> Vec<String> {
     }
     if report.undecided > 0 {
         complaints.push(format!("{} histories of keys could not be judged, which is no pass", report.undecided));
+    }
+    if report.comparisons == 0 {
+        complaints.push("the servers never compared their states, so the seed does not count".into());
     }
     if report.leader_changes == 0 {
         complaints.push("there was no change of leader, so the seed does not count".into());
@@ -116,6 +122,13 @@ fn every_seed_keeps_what_is_promised() {
         reports.iter().map(|it| it.leader_changes).min().unwrap_or_default(),
     );
     println!("summary: {} histories of keys were too wide to judge", sum(|it| it.undecided));
+    println!(
+        "summary: the servers compared their states {} times, at least {} in a seed, and found none that differs; {} changes \
+         of members",
+        sum(|it| it.comparisons),
+        reports.iter().map(|it| it.comparisons).min().unwrap_or_default(),
+        sum(|it| it.member_changes)
+    );
     assert_eq!(failed, 0, "seeds failed; see above");
 }
 

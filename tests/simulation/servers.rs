@@ -1,4 +1,4 @@
-//! Three servers of the shipped code on simulated machines: started, killed, and started again from what disks kept.
+//! Servers of the shipped code on simulated machines: started, killed, and started again from what disks kept.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +12,14 @@ use lictor_runtime::fs::{Crash, Fault, Fs, MemoryFs};
 use lictor_runtime::{PeerIdentity, Rng, SeededRng, Tasks};
 use lictor_server::core::{Core, CoreDeps, CoreSettings};
 use lictor_server::datacenter::{ServerDatacenter, ServerSettings};
+use lictor_server::equality::EqualitySettings;
 use lictor_server::leader::Founding;
+use lictor_server::leader::equality::Comparisons;
 use lictor_server::login::LoginMethods;
-use lictor_server::raft::{DataDirectory, Drive, Faults, LogOptions, Role, Settings, Status};
+use lictor_server::raft::{DataDirectory, Drive, Faults, LogOptions, Membership, Role, Settings, Status};
 use lictor_state::Store;
 use lictor_state::access::Authorizer;
+use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::rpc::ServerAddress;
 use lictor_types::{AuthorityRecord, CaRoot, Index, Member, MemberStatus};
 use parking_lot::Mutex;
@@ -25,12 +28,19 @@ use tokio::sync::watch;
 use crate::network::{Host, Network};
 use crate::trace::Trace;
 
+/// Servers of a cluster where nobody says otherwise. One machine more stands by, which joins and is removed again.
 pub(crate) const SERVERS: usize = 3;
+/// The machine that stands by.
+pub(crate) const SPARE: usize = SERVERS;
 /// How long a request waits for a leader.
 pub(crate) const HOLD: Duration = Duration::from_secs(3);
 /// What is left of a killed server is cleared away within this.
 const CLEARED_WITHIN: Duration = Duration::from_secs(1);
 const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
+/// A new server is healthy for so long before it votes: less than in life, since a run is short.
+const STABILIZATION_MILLIS: u64 = 500;
+/// The servers compare their states this often, which is more often than in life.
+const EQUALITY: EqualitySettings = EqualitySettings { entries: 100, interval: Duration::from_secs(2) };
 /// 2026-01-01.
 const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
 
@@ -52,16 +62,21 @@ pub(crate) fn address(server: usize) -> String {
 /// What seeds and planted bugs vary.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
+    /// How many servers begin the cluster.
+    pub(crate) servers: usize,
     pub(crate) snapshot_entries: u64,
     pub(crate) kept_entries: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) faults: Faults,
+    /// The only server that has them; all for none.
+    pub(crate) faulty: Option<usize>,
     /// A bug of the operator: who loses power loses the log too, and comes back under the same id.
     pub(crate) id_reused: bool,
 }
 
 struct Running {
     core: Core,
+    id: String,
     host: Host,
     over: watch::Sender<bool>,
 }
@@ -116,7 +131,7 @@ impl Servers {
             let clock = WrongClock { right, offset: Arc::default() };
             Machine { clock, disk: MemoryFs::new(), running: None, life: 0 }
         };
-        let machines = (0..SERVERS).map(|_| machine()).collect();
+        let machines = (0..=shape.servers).map(|_| machine()).collect();
         Self {
             machines: Arc::new(Mutex::new(machines)),
             network,
@@ -152,11 +167,12 @@ impl Servers {
             trust: None,
             directory: Arc::new(directory),
         };
-        let settings = self.settings(server, deps.directory.server_id().to_string());
+        let id = deps.directory.server_id().to_string();
+        let settings = self.settings(server, id.clone());
         let core = Core::start(settings, deps).await;
         let core = core.map_err(|error| format!("server {server} does not start again: {error}"))?;
         self.trace.note(|| format!("server {server} starts its life {life}"));
-        self.machines.lock()[server].running = Some(Running { core, host, over: watch::Sender::new(false) });
+        self.machines.lock()[server].running = Some(Running { core, id, host, over: watch::Sender::new(false) });
         Ok(())
     }
 
@@ -175,11 +191,15 @@ impl Servers {
                 meta: Default::default(),
                 status: MemberStatus::Alive,
             },
-            bootstrap_expect: SERVERS as u32,
-            join: (0..SERVERS).map(address).collect(),
+            bootstrap_expect: self.shape.servers as u32,
+            join: (0..self.shape.servers).map(address).collect(),
             raft: Settings {
                 drive: Drive::Tasks,
-                faults: self.shape.faults,
+                faults: if self.shape.faulty.is_none_or(|it| it == server) {
+                    self.shape.faults
+                } else {
+                    Faults::default()
+                },
                 snapshot_entries: self.shape.snapshot_entries,
                 kept_entries: self.shape.kept_entries,
                 log: LogOptions {
@@ -194,8 +214,12 @@ impl Servers {
                 hold: HOLD,
                 leaf_lifetime: LEAF_LIFETIME,
                 agent_lifetime: LEAF_LIFETIME,
-                autopilot: lictor_types::autopilot::AutopilotConfig::default(),
+                autopilot: AutopilotConfig {
+                    server_stabilization_millis: STABILIZATION_MILLIS,
+                    ..AutopilotConfig::default()
+                },
                 default_intention_allow: true,
+                equality: EQUALITY,
             },
             authorizer: Authorizer { acl_enabled: false, default_allow: true },
             founding: Founding { mesh_authority: Some(authority()), ..Founding::default() },
@@ -264,7 +288,34 @@ impl Servers {
     pub(crate) fn leader(&self) -> Option<usize> {
         let statuses = self.statuses();
         let leads = |status: &Option<Status>| status.as_ref().filter(|it| it.role == Role::Leader).map(|it| it.term);
-        (0..SERVERS).filter_map(|server| Some((leads(&statuses[server])?, server))).max().map(|(_, server)| server)
+        let leaders = statuses.iter().enumerate().filter_map(|(server, status)| Some((leads(status)?, server)));
+        leaders.max().map(|(_, server)| server)
+    }
+
+    /// A machine that does not run loses its disk, and with it its id: the next start is that of a new server.
+    pub(crate) fn renew(&self, server: usize) {
+        self.trace.note(|| format!("server {server} has a new disk"));
+        let machine = &mut self.machines.lock()[server];
+        assert!(machine.running.is_none(), "a disk is taken out of a machine that is off");
+        machine.disk = MemoryFs::new();
+    }
+
+    /// Who is in raft, as a server knows it.
+    pub(crate) fn membership(&self, server: usize) -> Option<Membership> {
+        self.machines.lock()[server].running.as_ref().map(|it| it.core.membership())
+    }
+
+    /// The raft id of a server that runs.
+    pub(crate) fn id(&self, server: usize) -> Option<String> {
+        self.machines.lock()[server].running.as_ref().map(|it| it.id.clone())
+    }
+
+    /// What the servers have found by comparing their states, those that run.
+    pub(crate) fn comparisons(&self) -> Vec<((usize, u64), Comparisons)> {
+        let machines = self.machines.lock();
+        let running =
+            machines.iter().enumerate().filter_map(|(server, it)| Some((server, it.life, it.running.as_ref()?)));
+        running.map(|(server, life, it)| ((server, life), it.core.datacenter.comparisons())).collect()
     }
 
     pub(crate) fn states(&self) -> Vec<Option<Arc<Store>>> {

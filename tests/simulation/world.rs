@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -58,7 +58,9 @@ impl Plan {
             snapshot_entries: if small { 40 } else { 2_000 },
             kept_entries: if small { 10 } else { 500 },
             segment_bytes: if small { 64 << 10 } else { 256 << 10 },
+            servers: SERVERS,
             faults: Faults::default(),
+            faulty: None,
             id_reused: false,
         };
         let clients = 4 + rng.below(3) as usize;
@@ -75,6 +77,12 @@ pub(crate) struct Report {
     pub(crate) acknowledged: u64,
     pub(crate) leader_changes: u64,
     pub(crate) undecided: u64,
+    /// Servers that joined or were replaced.
+    pub(crate) member_changes: u64,
+    /// How often the servers compared their states themselves.
+    pub(crate) comparisons: u64,
+    /// What they found: the raft id of each server that differs, and whose of this run that is.
+    pub(crate) differing: BTreeMap<String, Option<usize>>,
     pub(crate) simulated_seconds: u64,
     pub(crate) trace: u64,
     pub(crate) events: u64,
@@ -83,18 +91,22 @@ pub(crate) struct Report {
 
 /// Runs `plan` on this thread.
 pub(crate) fn run(plan: Plan) -> Report {
-    seed_randomness(plan.seed);
+    let _ = panics();
+    let mut report = on_simulated_time(plan.seed, simulate(plan));
+    report.violations.extend(panics());
+    report
+}
+
+/// Runs a future on this thread, with time that passes as soon as nothing else happens.
+pub(crate) fn on_simulated_time<T>(seed: u64, what: impl Future<Output = T>) -> T {
+    seed_randomness(seed);
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
-        .rng_seed(RngSeed::from_bytes(&plan.seed.to_le_bytes()))
+        .rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()))
         .build()
         .expect("a runtime without IO needs nothing of the system");
-    let _ = panics();
-    let mut report = runtime.block_on(simulate(plan));
-    drop(runtime);
-    report.violations.extend(panics());
-    report
+    runtime.block_on(what)
 }
 
 thread_local! {
@@ -143,6 +155,8 @@ async fn simulate(plan: Plan) -> Report {
     tasks.spawn(watch_leaders(servers.clone(), Arc::clone(&changes), trace.clone()));
     let differing = Arc::new(Mutex::new(None));
     tasks.spawn(compare_states(servers.clone(), Arc::clone(&differing)));
+    let found = Arc::new(Mutex::new(Found::default()));
+    tasks.spawn(hear_of_comparisons(servers.clone(), Arc::clone(&found)));
     let mut violations = Vec::new();
     violations.extend(writable(&servers).await.err());
     let watchers: Vec<Watcher> =
@@ -154,6 +168,7 @@ async fn simulate(plan: Plan) -> Report {
         let client = Client::new(&world, number, fork(), plan.pause_micros);
         workers.spawn_to_end(client.run());
     }
+    let member_changes = Arc::new(AtomicU64::new(0));
     let nemesis = Nemesis {
         servers: servers.clone(),
         network,
@@ -161,6 +176,7 @@ async fn simulate(plan: Plan) -> Report {
         history: world.history.clone(),
         bias: plan.bias,
         broken: Arc::clone(&broken),
+        member_changes: Arc::clone(&member_changes),
         talk: plan.talk,
     };
     if broken.lock().is_empty() {
@@ -176,31 +192,27 @@ async fn simulate(plan: Plan) -> Report {
     violations.extend(equal(&servers).await.err());
     violations.append(&mut broken.lock());
     violations.extend(differing.lock().take());
-    if let Some((entries, _)) = everything(&servers).await {
-        let rows = entries.into_iter().filter(|entry| entry.key.starts_with(watchers::PREFIX));
-        let rows = rows.map(|entry| (entry.key, entry.modify_index)).collect();
-        for watcher in &watchers {
-            violations.extend(watcher.is_current(&rows).await.err());
-        }
-    }
+    let found = std::mem::take(&mut *found.lock());
+    violations.extend(found.violation());
+    are_current(&servers, &watchers, &mut violations).await;
     let undecided = judge(&servers, &world.history, &mut violations).await;
 
     tasks.cancel();
     let (trace, events, lines) = trace.finish();
     let leader_changes = *changes.lock();
+    let acknowledged = world.history.acknowledged();
     if plan.talk {
-        println!(
-            "seed {}: {} acknowledged, {leader_changes} changes of leader",
-            plan.seed,
-            world.history.acknowledged()
-        );
+        println!("seed {}: {acknowledged} acknowledged, {leader_changes} changes of leader", plan.seed);
     }
     Report {
         seed: plan.seed,
         violations,
-        acknowledged: world.history.acknowledged(),
+        acknowledged,
         leader_changes,
         undecided,
+        member_changes: member_changes.load(Ordering::Relaxed),
+        comparisons: found.last.values().sum(),
+        differing: found.differing,
         simulated_seconds: begun.elapsed().as_secs(),
         trace,
         events,
@@ -246,10 +258,56 @@ async fn compare_states(servers: Servers, differing: Arc<Mutex<Option<String>>>)
     }
 }
 
+/// What the servers said of their own comparisons.
+#[derive(Default)]
+struct Found {
+    /// By server and life, how many there were.
+    last: BTreeMap<(usize, u64), u64>,
+    differing: BTreeMap<String, Option<usize>>,
+}
+
+impl Found {
+    fn violation(&self) -> Option<String> {
+        let (id, server) = self.differing.first_key_value()?;
+        Some(format!("the servers found that {server:?} ({id}) holds another state than most"))
+    }
+}
+
+/// Every watcher has seen what is there in the end.
+async fn are_current(servers: &Servers, watchers: &[Watcher], violations: &mut Vec<String>) {
+    let Some((entries, _)) = everything(servers).await else { return };
+    let rows = entries.into_iter().filter(|entry| entry.key.starts_with(watchers::PREFIX));
+    let rows = rows.map(|entry| (entry.key, entry.modify_index)).collect();
+    for watcher in watchers {
+        violations.extend(watcher.is_current(&rows).await.err());
+    }
+}
+
+/// Listens to what the servers find by comparing their states themselves.
+async fn hear_of_comparisons(servers: Servers, found: Arc<Mutex<Found>>) {
+    loop {
+        for (life, comparisons) in servers.comparisons() {
+            let mut found = found.lock();
+            found.last.insert(life, comparisons.count);
+            for id in comparisons.differing.into_keys() {
+                let server = (0..=SERVERS).find(|server| servers.id(*server).as_ref() == Some(&id));
+                found.differing.entry(id).or_insert(server);
+            }
+        }
+        sleep(COMPARE_INTERVAL).await;
+    }
+}
+
 /// A write is acknowledged in time.
 async fn writable(servers: &Servers) -> Result<(), String> {
+    let all: Vec<usize> = (0..SERVERS).collect();
+    writable_at(servers, &all, RECOVERY).await
+}
+
+/// One of these servers acknowledges a write in time.
+pub(crate) async fn writable_at(servers: &Servers, some: &[usize], limit: Duration) -> Result<(), String> {
     let tried = async {
-        for server in (0..SERVERS).cycle() {
+        for server in some.iter().copied().cycle() {
             let command = KvCommand { verb: KvVerb::Set, key: "alive".into(), value: b"yes".to_vec(), flags: 0 };
             if let Some(waist) = servers.waist(server) {
                 let nobody = Credential::anonymous();
@@ -260,9 +318,9 @@ async fn writable(servers: &Servers) -> Result<(), String> {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(RECOVERY, tried)
+    timeout(limit, tried)
         .await
-        .map_err(|_| format!("no write was acknowledged within {RECOVERY:?} without faults: {:?}", servers.statuses()))
+        .map_err(|_| format!("no write was acknowledged at {some:?} within {limit:?}: {:?}", servers.statuses()))
 }
 
 /// All servers hold the same state in time.

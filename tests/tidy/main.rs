@@ -203,6 +203,27 @@ fn versions_are_pinned_in_one_place() {
 }
 
 #[test]
+fn every_regression_that_is_listed_has_its_tests() {
+    let page = fs::read_to_string(root().join("docs/regressions.md")).expect("docs/regressions.md");
+    // What stands in the second half of each pair is within backticks.
+    let named = page.split('`').skip(1).step_by(2).filter_map(|it| it.split_once("::"));
+    let mut count = 0;
+    for (path, name) in named {
+        let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let place = text.find(&format!("fn {name}(")).unwrap_or_else(|| panic!("{path} has no test {name}"));
+        let before = text[..place].trim_end().lines().last().unwrap_or_default();
+        let attribute =
+            if before.contains("async") { text[..place].lines().rev().nth(1).unwrap_or_default() } else { before };
+        assert!(attribute.contains("test"), "{path}: {name} is no test: {attribute:?}");
+        count += 1;
+    }
+    assert!(count >= 40, "only {count} tests are named");
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what "));
+    let without: Vec<&str> = rows.filter(|row| !row.contains("::")).collect();
+    assert!(without.is_empty(), "no test is named for {without:?}");
+}
+
+#[test]
 fn every_decision_has_its_four_parts() {
     for (path, text) in files("docs/decisions", &["md"]) {
         for part in ["## Context", "## Decision", "## Consequences", "## What would change our mind"] {

@@ -277,6 +277,13 @@ async fn state(api: &Api, format: Format) -> Result<Output, Failure> {
         ] {
             let _infallible = writeln!(text, "      {:<19}{}", format!("{name}:"), shown(&server[field]));
         }
+        let meta = server["Meta"].as_object().filter(|meta| !meta.is_empty());
+        if let Some(meta) = meta {
+            text.push_str("      Meta\n");
+            for (key, value) in meta {
+                let _infallible = writeln!(text, "         {key:?}: {:?}", shown(value));
+            }
+        }
     }
     Ok(Output { bytes: text.into_bytes(), ..Output::default() })
 }

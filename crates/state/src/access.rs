@@ -66,6 +66,8 @@ pub enum Duty {
     ExpireSessions,
     /// Replace the state by a snapshot that was verified.
     Restore,
+    /// Have the servers compare their states.
+    Compare,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -57,7 +57,8 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
         | Command::LoginRenew(_)
         | Command::RestorePart(_)
         | Command::RestoreCommit(_)
-        | Command::RestoreAbort(_) => {
+        | Command::RestoreAbort(_)
+        | Command::StateCompare => {
             return Err(Refusal::permission_denied("only the leader itself makes this change"));
         }
     })

@@ -30,6 +30,9 @@ use crate::tables::nodes::node_key;
 /// The form that is written. A later one is refused: it may mean other things by the same numbers.
 const VERSION: u32 = 1;
 
+/// Bytes that go into the checksum of a state at once.
+const HASHED_AT_ONCE: usize = 64 * 1024;
+
 /// The numbers of the sections: append, never reuse.
 mod section {
     pub(super) const VERSION: u32 = 0;
@@ -93,9 +96,15 @@ impl Store {
         }
     }
 
-    /// A checksum of the whole state, to compare servers by.
+    /// A checksum of the whole state, to compare servers by: that of its snapshot, which is never in memory as bytes.
     pub fn hash(&self) -> u32 {
-        crc32c::crc32c(&self.snapshot())
+        let mut sum = Sum(0);
+        let mut to = io::BufWriter::with_capacity(HASHED_AT_ONCE, &mut sum);
+        if let Err(error) = self.write_snapshot(&mut to).and_then(|()| io::Write::flush(&mut to)) {
+            unreachable!("a checksum takes every write: {error}");
+        }
+        drop(to);
+        sum.0
     }
 
     /// The state that a snapshot was taken of.
@@ -283,6 +292,20 @@ fn malformed(reason: &'static str) -> SnapshotError {
     SnapshotError::Malformed(minicbor::decode::Error::message(reason))
 }
 
+/// Takes bytes and keeps their checksum.
+struct Sum(u32);
+
+impl io::Write for Sum {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = crc32c::crc32c_append(self.0, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes one section.
 fn rows<W: minicbor::encode::Write, T: Encode<()>>(
     to: &mut Encoder<W>,
@@ -316,6 +339,19 @@ mod tests {
         let command = KvCommand { verb: KvVerb::Set, key: "a".into(), value: b"1".to_vec(), flags: 0 };
         store.apply(&Envelope { request_id: [1; 16], leader_time: Timestamp(5), command: Command::Kv(command) });
         store
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_bytes_and_another_state_has_another() {
+        let mut store = store();
+        let before = store.hash();
+        assert_eq!(before, crc32c::crc32c(&store.snapshot()));
+        // A repeated request takes no index but moves the leader's time: that is another state.
+        let index = store.index();
+        let command = KvCommand { verb: KvVerb::Set, key: "a".into(), value: b"1".to_vec(), flags: 0 };
+        store.apply(&Envelope { request_id: [1; 16], leader_time: Timestamp(6), command: Command::Kv(command) });
+        assert_eq!(store.index(), index);
+        assert_ne!(store.hash(), before);
     }
 
     #[test]

@@ -170,6 +170,7 @@ impl Store {
             Command::ConfigEntrySet(it) => self.set_config_entry(commit, it),
             Command::ConfigEntryDelete(it) => self.delete_config_entry(commit, it),
             Command::VirtualAddressesSet(it) => self.set_virtual_addresses(commit, it),
+            Command::StateCompare => Ok(Effect::Applied),
         }
     }
 

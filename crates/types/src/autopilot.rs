@@ -109,6 +109,9 @@ pub struct ServerHealth {
     /// When `healthy` last changed, or when this leader began to look.
     #[n(9)]
     pub stable_since: Timestamp,
+    /// Its state is another than that of most servers, as of this index, where they were compared last.
+    #[n(90)]
+    pub differs_at: Option<Index>,
 }
 
 /// A server in raft, as the leader sees it.

@@ -141,6 +141,10 @@ pub enum Command {
     /// Gives a service addresses of its own.
     #[n(82)]
     VirtualAddressesSet(#[n(0)] VirtualAddressesSet),
+    /// Changes nothing but the index: every server looks at its state at this place of the log, so that they can be
+    /// compared.
+    #[n(90)]
+    StateCompare,
 }
 
 impl std::fmt::Debug for AuthorityRecord {

@@ -250,6 +250,9 @@ pub enum Operation {
     /// Count a member that has failed as left.
     #[n(42)]
     ForceLeave(#[n(0)] ForceLeave),
+    /// The hash of the asked server's state at an index, with the one of the asking leader.
+    #[n(90)]
+    CompareState(#[n(0)] StateHash),
 }
 
 impl Operation {
@@ -257,9 +260,28 @@ impl Operation {
     pub fn wait(&self) -> Duration {
         match self {
             Self::FollowEvents(it) => Duration::from_millis(it.wait_millis),
+            Self::CompareState(it) => Duration::from_millis(it.wait_millis),
             _ => Duration::ZERO,
         }
     }
+}
+
+/// What a leader's state is at an index, said to a server that is asked for its own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StateHash {
+    /// The index of the state.
+    #[n(0)]
+    pub index: Index,
+    /// The leader's hash of it.
+    #[n(1)]
+    pub hash: u32,
+    /// The name of the leader.
+    #[n(2)]
+    pub leader: String,
+    /// So long the asked server may take until it has its own.
+    #[n(3)]
+    pub wait_millis: u64,
 }
 
 /// Count a member that has failed as left.
@@ -376,6 +398,9 @@ pub enum Report {
     /// To `FollowEvents`.
     #[n(40)]
     Events(#[n(0)] EventBatch),
+    /// To `CompareState`: the hash; none when the server was at that index and has not kept it, or was not in time.
+    #[n(90)]
+    StateHash(#[n(0)] Option<u32>),
 }
 
 /// Who leads, and who votes.

@@ -10,6 +10,8 @@
 mod archive;
 #[path = "golden/config_entries.rs"]
 mod config_entries;
+#[path = "golden/equality.rs"]
+mod equality;
 #[path = "golden/locks.rs"]
 mod locks;
 #[path = "golden/logins.rs"]

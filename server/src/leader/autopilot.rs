@@ -1,6 +1,7 @@
 //! How the servers of raft are, as the leader sees them.
 //!
-//! A server is healthy when it is alive as a member, answers the leader in time, and is not far behind. It stops being so
+//! A server is healthy when it is alive as a member, answers the leader in time, is not far behind, and holds the same state
+//! as most others. It stops being so
 //! at the second look in a row that finds it otherwise: one slow answer of a busy machine is not an illness.
 
 use std::collections::BTreeMap;
@@ -69,7 +70,10 @@ pub(crate) fn look(datacenter: &ServerDatacenter) {
     let (members, status) = (datacenter.consensus.membership(), datacenter.consensus.status());
     let known = datacenter.members.list();
     let found: Vec<(ServerId, bool)> = all(&members)
-        .map(|(server, _)| (server.id, is_healthy(datacenter.consensus.id(), &config, &status, server, &known)))
+        .map(|(server, _)| {
+            let is_equal = datacenter.equality.differs_at(server.id).is_none();
+            (server.id, is_equal && is_healthy(datacenter.consensus.id(), &config, &status, server, &known))
+        })
         .collect();
     datacenter.health.note(Timestamp::from(datacenter.clock.now()), &found);
 }
@@ -131,6 +135,7 @@ pub(crate) fn state(datacenter: &ServerDatacenter) -> AutopilotState {
                 last_index: if leader { status.last_log } else { status.matched.get(&server.id).copied().unwrap_or(0) },
                 healthy,
                 stable_since,
+                differs_at: datacenter.equality.differs_at(server.id),
             })
         })
         .collect();

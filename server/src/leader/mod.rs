@@ -2,6 +2,7 @@
 //!
 //! - [`establish`]: what a cluster must have before anything else: its name, the mesh CA, the management token.
 //! - [`coordinates`]: where nodes are, written in batches.
+//! - [`equality`]: whether all servers hold the same state.
 //! - [`members`]: who is alive, written into the catalog.
 //! - [`membership`]: which servers vote.
 //! - [`sessions`]: which sessions nobody renewed in time.
@@ -12,6 +13,7 @@
 pub(crate) mod autopilot;
 mod catalog;
 pub mod coordinates;
+pub mod equality;
 pub mod establish;
 pub mod members;
 pub mod membership;
@@ -46,6 +48,7 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
             datacenter.sessions.end();
             datacenter.health.end();
             datacenter.coordinates.end();
+            datacenter.equality.end();
             tracing::info!("cluster leadership lost");
         }
         if leader.changed().await.is_err() {
@@ -67,4 +70,6 @@ fn start_duties(datacenter: &Arc<ServerDatacenter>, founding: &Arc<Founding>, du
     duties.spawn(async move { sessions::expire(&here).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { coordinates::write(&here).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { equality::compare(&here).await });
 }

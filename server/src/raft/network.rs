@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -143,6 +144,8 @@ pub(super) struct Links {
     deadline: Duration,
     idle: Mutex<BTreeMap<(ServerId, String), Vec<Connection>>>,
     not_before: Mutex<BTreeMap<String, Instant>>,
+    /// No entries are sent: see [`super::quiet`].
+    silent: AtomicBool,
 }
 
 impl Links {
@@ -154,7 +157,12 @@ impl Links {
     ) -> Arc<Self> {
         let own = directory.server_id();
         let idle = Mutex::default();
-        Arc::new(Self { own, directory, transport, tasks, deadline, idle, not_before: Mutex::default() })
+        let silent = AtomicBool::new(false);
+        Arc::new(Self { own, directory, transport, tasks, deadline, idle, not_before: Mutex::default(), silent })
+    }
+
+    pub(super) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
     }
 
     fn keep(&self, target: ServerId, address: String, connection: Connection) {
@@ -394,6 +402,9 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin> Session<'_, S
     }
 
     async fn send(&mut self, request: &AppendEntriesRequest<Types>) -> Result<(), RpcError> {
+        if self.client.links.silent.load(Ordering::Relaxed) {
+            return Err(unreachable("this leader has lost its quorum: it lets the others elect"));
+        }
         if self.inflight.is_empty() {
             self.client.connection().await?.send(&wire::append(request)).await
         } else if let Some(connection) = &mut self.client.connection {

@@ -139,6 +139,16 @@ impl Settings {
         Duration::from_millis(self.scaled(LEASE_MILLIS))
     }
 
+    /// From the last word of a leader to the latest candidacy of who heard it.
+    pub(crate) fn longest_election(&self) -> Duration {
+        self.lease() * 2
+    }
+
+    /// A leader without a quorum is silent for so long, then tries for so long whether it has one again.
+    pub(super) fn probe(&self) -> Duration {
+        self.lease() * 2
+    }
+
     /// For how long after its last confirmed question a leader answers reads alone. A tenth shorter than the lease that
     /// followers keep: clocks may differ by that much in speed before a read could be old.
     pub(super) fn read_lease(&self) -> Duration {
@@ -166,7 +176,7 @@ impl Settings {
             election_timeout_max: lease,
             enable_pre_vote: Some(true),
             // Without it a leader that lost its quorum could keep the others from electing one that has it.
-            quorum_loss_probe_interval: Some(2 * lease),
+            quorum_loss_probe_interval: Some(self.probe().as_millis() as u64),
             // A leader that restarts asks for votes again, rather than to trust what it knew.
             enable_leader_restore: Some(false),
             removed_leader_step_down: StepDownPolicy::After(self.scaled(HEARTBEAT_MILLIS)),

@@ -8,22 +8,25 @@ use std::sync::Arc;
 use lictor_runtime::Rng;
 use lictor_state::published::Published;
 use lictor_state::{Changes, Store};
-use lictor_types::{Envelope, Outcome, encoding};
+use lictor_types::{Command, Envelope, Outcome, encoding};
 
+use crate::equality::Looks;
 use crate::raft::{Bug, Faults, SnapshotView, StateMachine};
 use planted::Planted;
 
 /// The replicated state behind its published face. Only consensus writes, one call after another.
 pub struct Replica {
     published: Arc<Published>,
+    looks: Arc<Looks>,
     planted: Planted,
 }
 
 impl Replica {
-    /// The writer of `published`, with the bugs that a test planted.
-    pub fn new(published: Arc<Published>, faults: Faults, rng: &dyn Rng) -> Self {
+    /// The writer of `published`, which shows the state to `looks` where the log asks for it, with the bugs that a test
+    /// planted.
+    pub fn new(published: Arc<Published>, looks: Arc<Looks>, faults: Faults, rng: &dyn Rng) -> Self {
         let salt = if faults.has(Bug::ApplyNotDeterministic) { rng.next_u64() } else { 0 };
-        Self { published, planted: Planted::new(faults, salt) }
+        Self { published, looks, planted: Planted::new(faults, salt) }
     }
 }
 
@@ -42,7 +45,11 @@ impl StateMachine for Replica {
                     .unwrap_or_else(|error| panic!("a committed command cannot be read by this release: {error}"));
                 self.planted.spoil(&mut envelope, round);
                 let before = (at > 0 && self.planted.has(Bug::BatchPartlyApplied)).then(|| store.clone());
+                let index = store.index();
                 let applied = store.apply(&envelope);
+                if matches!(envelope.command, Command::StateCompare) && store.index() != index {
+                    self.looks.look(&store);
+                }
                 changes.merge(applied.changes);
                 outcomes.push(encoding::encode::<Outcome>(&applied.outcome));
                 if let (Some(before), true) = (before, at + 1 == envelopes.len()) {

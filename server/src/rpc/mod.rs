@@ -133,6 +133,7 @@ fn admit(peer: &PeerIdentity, request: &Request) -> Result<(), Refusal> {
         | Operation::RenewLogin(_)
         | Operation::Standing(_)
         | Operation::LeaveRaft(_)
+        | Operation::CompareState(_)
             if !server =>
         {
             Err(Refusal::permission_denied("only servers may ask this"))
@@ -150,7 +151,8 @@ fn not_yours(node: &str, peer: &PeerIdentity) -> Refusal {
 mod tests {
     use std::collections::BTreeMap;
 
-    use lictor_types::{Member, MemberStatus};
+    use lictor_types::rpc::StateHash;
+    use lictor_types::{Index, Member, MemberStatus};
 
     use super::*;
 
@@ -181,6 +183,9 @@ mod tests {
         assert!(admit(&client, &request(Operation::Probe, false)).is_err());
         assert!(admit(&client, &request(Operation::LeaveRaft("x".into()), false)).is_err());
         assert!(admit(&client, &request(Operation::Standing("x".into()), false)).is_err());
+        let asked = StateHash { index: Index(1), hash: 1, leader: "s1".into(), wait_millis: 1 };
+        assert!(admit(&client, &request(Operation::CompareState(asked.clone()), false)).is_err());
+        assert!(admit(&PeerIdentity::Server, &request(Operation::CompareState(asked), true)).is_ok());
         assert!(admit(&client, &request(Operation::Status, true)).is_err());
         assert!(admit(&PeerIdentity::Server, &keepalive("b", "consul")).is_ok());
     }

@@ -171,6 +171,7 @@ fn settings(server: usize, id: String) -> CoreSettings {
             agent_lifetime: DAY,
             autopilot: lictor_types::autopilot::AutopilotConfig::default(),
             default_intention_allow: true,
+            equality: lictor_server::equality::EqualitySettings::default(),
         },
         authorizer: Authorizer { acl_enabled: false, default_allow: true },
         founding: Founding::default(),

@@ -8,6 +8,7 @@
 //! - An operation whose answer is unknown may have its moment at any time after its beginning, or never.
 //! - A search that meets its budget says so: [`Verdict::Unknown`] is no pass.
 
+mod catalog;
 mod models;
 mod notation;
 
@@ -15,8 +16,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 
-pub use models::{Entry, KeyValue, KvAnswer, KvInput, Lock, LockAnswer, LockInput, Register};
-pub use notation::{history_of_keys, history_of_locks};
+pub use catalog::{Catalog, CatalogAnswer, CatalogInput, Instance};
+pub use models::{Entry, KeyValue, KvAnswer, KvInput, KvStep, Lock, LockAnswer, LockInput, Register};
+pub use notation::{history_of_catalog, history_of_keys, history_of_locks};
 
 /// States that a search looks at before it gives up.
 pub const BUDGET: usize = 2_000_000;

@@ -28,6 +28,23 @@ pub enum KvInput {
     Get(String),
     /// Read all keys of the group.
     List,
+    /// Several of these, all or none.
+    Transaction(Vec<KvStep>),
+}
+
+/// One operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvStep {
+    /// Store.
+    Set(String, Entry),
+    /// Store if the key holds this value.
+    Cas(String, Option<String>, Entry),
+    /// Remove.
+    Delete(String),
+    /// Only if the key holds this value; `None` is a key that is not there.
+    Is(String, Option<String>),
+    /// Read all keys of the group as they are at this step.
+    List,
 }
 
 /// What is answered.
@@ -41,6 +58,8 @@ pub enum KvAnswer {
     Value(Option<String>),
     /// What all keys hold.
     All(BTreeMap<String, String>),
+    /// The transaction was carried out, and its reads found this.
+    Found(Vec<BTreeMap<String, String>>),
 }
 
 /// A group of keys with compare-and-set by index, as Consul's KV has it. One key is a register.
@@ -98,11 +117,61 @@ impl Model for KeyValue {
                 }
             }
             (KvInput::Get(_) | KvInput::List, None) => same(),
+            (KvInput::Transaction(steps), answer) => match (carried_out(state, steps), answer) {
+                (Carried::Refused, None | Some(KvAnswer::NotApplied)) => same(),
+                // Its changes have indexes that do not fit here: it was carried out elsewhere.
+                (Carried::Misplaced, None) => None,
+                (Carried::Out(after, _), None) => Some(after),
+                (Carried::Out(after, found), Some(KvAnswer::Found(told))) if found == *told => Some(after),
+                _ => None,
+            },
             (KvInput::Get(key), Some(KvAnswer::Value(value))) if keys.get(key) == value.as_ref() => same(),
             (KvInput::List, Some(KvAnswer::All(all))) if keys == all => same(),
             _ => None,
         }
     }
+}
+
+/// What a transaction comes to in a state.
+enum Carried {
+    /// A condition does not hold.
+    Refused,
+    /// It could be carried out, but an index that it is known to have does not fit.
+    Misplaced,
+    /// The state after it, and what its reads find.
+    Out((BTreeMap<String, String>, u64), Vec<BTreeMap<String, String>>),
+}
+
+fn carried_out((keys, index): &(BTreeMap<String, String>, u64), steps: &[KvStep]) -> Carried {
+    let (mut keys, mut found, mut its) = (keys.clone(), Vec::new(), None);
+    for step in steps {
+        let entry = match step {
+            KvStep::Is(key, expected) | KvStep::Cas(key, expected, _) if keys.get(key) != expected.as_ref() => {
+                return Carried::Refused;
+            }
+            KvStep::Is(..) => continue,
+            KvStep::List => {
+                found.push(keys.clone());
+                continue;
+            }
+            KvStep::Delete(key) => {
+                keys.remove(key);
+                continue;
+            }
+            KvStep::Set(key, entry) | KvStep::Cas(key, _, entry) => {
+                keys.insert(key.clone(), entry.value.clone());
+                entry
+            }
+        };
+        // All that one transaction writes has one index.
+        if let Some(known) = entry.index {
+            if known <= *index || its.is_some_and(|its| its != known) {
+                return Carried::Misplaced;
+            }
+            its = Some(known);
+        }
+    }
+    Carried::Out((keys, its.unwrap_or(*index)), found)
 }
 
 /// A register of numbers, where 0 is nothing: [`KeyValue`] with one key, for those who have numbers.

@@ -92,12 +92,26 @@ pub(super) async fn delete(order: Order, Tail(key): Tail) -> Answered {
         return Ok(refused);
     }
     let verb = match order.params.number("cas")? {
-        _ if recurse => KvVerb::DeleteTree,
+        _ if recurse => {
+            if may_take_more_than_meant(&key) {
+                tracing::warn!(
+                    prefix = key,
+                    "a recursive delete of a prefix without \"/\" at its end: it takes every key that begins so, not only \
+                     those below it"
+                );
+            }
+            KvVerb::DeleteTree
+        }
         Some(index) => KvVerb::DeleteCas(Index(index)),
         None => KvVerb::Delete,
     };
     let applied = order.write(Command::Kv(KvCommand { verb, key, value: Vec::new(), flags: 0 })).await?;
     order.json(&applied)
+}
+
+/// Whether a prefix reaches beyond a folder. Fly.io, 4 June 2024: "node-1" was deleted, and "node-10" with it.
+fn may_take_more_than_meant(prefix: &str) -> bool {
+    !prefix.is_empty() && !prefix.ends_with('/')
 }
 
 fn check_key(key: &str) -> Result<(), Refusal> {

@@ -245,6 +245,12 @@ struct ServerStateJson<'a> {
     node_type: &'static str,
 }
 
+/// What Consul has no field for.
+fn meta(server: &ServerHealth) -> BTreeMap<String, String> {
+    let differs = server.differs_at.map(|index| ("state-differs-at-index".to_owned(), index.to_string()));
+    differs.into_iter().collect()
+}
+
 /// `GET /v1/operator/autopilot/state`.
 pub(super) async fn state(ask: Ask) -> Answered {
     let state = state_of(&ask).await?;
@@ -262,7 +268,7 @@ pub(super) async fn state(ask: Ask) -> Answered {
             healthy: it.healthy,
             stable_since: it.stable_since.to_rfc3339(),
             status: if it.leader { "leader" } else { kind },
-            meta: BTreeMap::new(),
+            meta: meta(it),
             node_type: if it.voter { "voter" } else { "staging" },
         };
         (it.server.id.as_str(), server)

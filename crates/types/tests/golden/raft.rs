@@ -42,6 +42,7 @@ fn what_is_said_of_rafts_members_has_the_bytes_it_always_had() {
         last_index: 17,
         healthy: true,
         stable_since: Timestamp(1_700_000_000_000),
+        differs_at: None,
     };
     let state = AutopilotState { healthy: true, failure_tolerance: 1, servers: vec![health] };
     check("report-autopilot", Report::Autopilot(Box::new(state)));

@@ -11,7 +11,7 @@ use lictor_runtime::fs::{File, Fs};
 use super::record::{BATCH, Batch, PAGE, Record, page_up};
 use super::segment::{self, HEAD, Segment};
 use super::table::Location;
-use super::{Change, Completion, FULL_DISK_RETRY, LogError, Shared, io_error};
+use super::{Change, Completion, FULL_DISK_RETRY, LogError, SYNC, Shared, io_error};
 
 /// What a step of the flusher did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +237,7 @@ impl Flusher {
             buffer.resize((end - current.offset) as usize, 0);
         }
         if self.shared.faults.ack_before_sync && current.unsynced {
-            current.file.sync_data().map_err(|source| io_error("sync", &path, source))?;
+            current.file.sync_data().map_err(|source| io_error(SYNC, &path, source))?;
         }
         current.file.write_all_at(&buffer, current.offset).map_err(|source| io_error("write", &path, source))?;
         current.offset += buffer.len() as u64;
@@ -245,7 +245,7 @@ impl Flusher {
         self.sequence += 1;
         if needs_sync && !self.shared.faults.ack_before_sync {
             // Once, and never again on failure: the kernel may have dropped the pages and called them clean.
-            current.file.sync_data().map_err(|source| io_error("sync", &path, source))?;
+            current.file.sync_data().map_err(|source| io_error(SYNC, &path, source))?;
             current.unsynced = false;
             self.synced = self.sequence;
         }
@@ -272,7 +272,7 @@ impl Flusher {
             }
             if current.unsynced {
                 let path = segment::path(&self.directory, current.number);
-                current.file.sync_data().map_err(|source| io_error("sync", &path, source))?;
+                current.file.sync_data().map_err(|source| io_error(SYNC, &path, source))?;
                 current.unsynced = false;
                 self.synced = self.sequence;
             }

@@ -12,6 +12,8 @@
 
 #[cfg(test)]
 mod crashes;
+#[cfg(test)]
+mod differential;
 mod flusher;
 mod record;
 mod recovery;
@@ -106,10 +108,16 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> LogError {
     LogError::Io { what, path: path.to_path_buf(), source: Arc::new(source) }
 }
 
+/// What is done to make records durable. It is done once: when it fails, whatever the reason, the kernel may have dropped the
+/// pages and called them clean.
+const SYNC: &str = "sync";
+
 impl LogError {
+    /// Whether it can be tried again when there is room. A sync never can, though a disk that is promised and not there (thin
+    /// provisioning, a quota of a network file system) refuses it in the same words as a write.
     fn is_full_disk(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        matches!(self, Self::Io { what, source, .. }
+            if *what != SYNC && matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 }
 

@@ -287,6 +287,32 @@ fn a_failed_sync_poisons_the_log_for_good() {
 }
 
 #[test]
+fn a_sync_that_fails_for_want_of_room_poisons_the_log_too() {
+    for syncs in 0..2 {
+        let fs = disk();
+        let (log, mut flusher) = open(&fs).unwrap();
+        put(&log, &mut flusher, 1..3);
+        flush(&mut flusher);
+        if syncs == 1 {
+            // A mark alone is written without a sync; it is synced before the next segment begins.
+            log.save_committed(Bytes::from_static(b"two")).unwrap();
+            assert_eq!(flusher.step(), Progress::Flushed);
+        }
+        let large = vec![(3, Bytes::from(vec![1; if syncs == 1 { 60 << 10 } else { 9 }]))];
+        fs.fail_from(1 - syncs, Fault::StorageFull);
+        let failed = Arc::new(AtomicBool::new(false));
+        let seen = failed.clone();
+        log.append(large, Box::new(move |outcome| seen.store(outcome.is_err(), Ordering::Relaxed))).unwrap();
+        assert_eq!(flusher.step(), Progress::Ended, "it was tried again");
+        assert!(failed.load(Ordering::Relaxed) && log.fatal().borrow().is_some() && !log.is_full());
+        fs.heal();
+        fs.crash(Crash::DropUnsynced);
+        let (log, _) = open(&fs).unwrap();
+        assert_eq!(held(&log), entries(1..3));
+    }
+}
+
+#[test]
 fn a_full_disk_makes_changes_wait_and_room_lets_them_go_on() {
     let fs = disk();
     let (log, mut flusher) = open(&fs).unwrap();

@@ -2,5 +2,6 @@
 
 mod cluster;
 mod golden;
+mod regressions;
 mod store;
 mod world;
