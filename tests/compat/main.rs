@@ -4,6 +4,7 @@ mod clients;
 mod compare;
 mod comparison;
 mod consul;
+mod dns;
 mod http;
 mod locks_script;
 mod script;
@@ -33,6 +34,12 @@ fn hold<T>(what: &str, result: Result<T, String>) -> T {
 fn answers_are_a_real_consuls_field_by_field() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     hold("the comparison", comparison::run(&cache(), directory.path()));
+}
+
+#[test]
+fn every_form_of_question_is_answered_as_dig_expects_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    hold("DNS", dns::run(&cache(), directory.path()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -430,7 +430,7 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host { name: "here".into(), private_addresses: Vec::new() }
+        Host { name: "here".into(), ..Host::default() }
     }
 
     #[test]

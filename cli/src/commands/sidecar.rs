@@ -291,7 +291,7 @@ mod tests {
     fn read(line: &[&str], variables: &[(&str, &str)]) -> Result<SidecarSettings, Failure> {
         let line = [&["sidecar", "--login-token-file=/lictor/identity/token"], line].concat();
         let flags = Line::try_parse_from(line).map_err(|error| Failure::new(error.to_string()))?.flags;
-        let host = Host { name: "here".into(), private_addresses: Vec::new() };
+        let host = Host { name: "here".into(), ..Host::default() };
         settings(
             flags,
             &|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()),

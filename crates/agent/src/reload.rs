@@ -122,7 +122,7 @@ mod tests {
 
     fn read(fragment: &str) -> Result<Config, Refusal> {
         let flags = Flags { fragments: vec![BASE.into(), fragment.into()], ..Flags::default() };
-        let host = Host { name: "n1".into(), private_addresses: Vec::new() };
+        let host = Host { name: "n1".into(), ..Host::default() };
         Config::load(&flags, &host).map_err(|errors| Refusal::failed(errors.to_string()))
     }
 
@@ -169,7 +169,7 @@ mod tests {
     async fn a_bad_configuration_changes_nothing_and_says_why() {
         let agent = running("services { name = \"web\" port = 80 }");
         let flags = Flags { fragments: vec![BASE.into(), "no_such_key = 1".into()], ..Flags::default() };
-        let host = Host { name: "n1".into(), private_addresses: Vec::new() };
+        let host = Host { name: "n1".into(), ..Host::default() };
         let refusal = reload(&agent, flags, host).await.unwrap_err();
         assert!(refusal.text.contains("no_such_key"), "{refusal}");
         let lost = "acl { tokens { default = \"two\" } }\n\

@@ -211,7 +211,10 @@ fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Opti
     let bind = match keys.text("bind_addr") {
         None if dev => IpAddr::V4(Ipv4Addr::LOCALHOST),
         None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Some(text) => one_address(keys, "bind_addr", &text)?,
+        Some(text) => {
+            let text = rendered(keys, "bind_addr", text, host);
+            one_address(keys, "bind_addr", &text)?
+        }
     };
     let bind = if dev && !bind.is_loopback() {
         keys.warnings.push(format!("-dev always binds loopback: bind_addr {bind} is not used"));
@@ -220,10 +223,14 @@ fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Opti
         bind
     };
     let client = keys.text("client_addr").unwrap_or_else(|| "127.0.0.1".into());
+    let client = rendered(keys, "client_addr", client, host);
     let mut listeners = |name: &str, port: Option<u16>| -> Vec<SocketAddr> {
         let key = format!("addresses.{name}");
         let (key, text) = match keys.text(&key) {
-            Some(text) => (key, text),
+            Some(text) => {
+                let text = rendered(keys, &key, text, host);
+                (key, text)
+            }
             None => ("client_addr".into(), client.clone()),
         };
         let Some(port) = port else { return Vec::new() };
@@ -284,6 +291,7 @@ fn id_in(text: &str, name: &str) -> Option<u32> {
 
 fn advertised(keys: &mut Keys<'_>, bind: IpAddr, host: &Host) -> Option<IpAddr> {
     if let Some(text) = keys.text("advertise_addr") {
+        let text = rendered(keys, "advertise_addr", text, host);
         let address = one_address(keys, "advertise_addr", &text)?;
         if address.is_unspecified() {
             keys.invalid("Advertise address cannot be 0.0.0.0, :: or [::]".into());
@@ -309,11 +317,21 @@ fn advertised(keys: &mut Keys<'_>, bind: IpAddr, host: &Host) -> Option<IpAddr> 
     }
 }
 
+/// A text with its templates filled in; what is wrong with one is said, and the text stays as it is.
+fn rendered(keys: &mut Keys<'_>, key: &str, text: String, host: &Host) -> String {
+    match host.render(&text) {
+        Ok(rendered) => rendered,
+        Err(problem) => {
+            keys.invalid(format!("{key}: {problem}"));
+            text
+        }
+    }
+}
+
 fn one_address(keys: &mut Keys<'_>, key: &str, text: &str) -> Option<IpAddr> {
     let reason = match text.trim_start_matches('[').trim_end_matches(']').parse() {
         Ok(address) => return Some(address),
         Err(_) if text.starts_with("unix:") => "only addresses.http takes unix:///PATH",
-        Err(_) if text.contains("{{") => "templates are not served",
         Err(_) if text == "localhost" => return Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         Err(_) => "that is no IP address",
     };

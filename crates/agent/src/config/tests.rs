@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 
 fn host() -> Host {
-    Host { name: "machine".into(), private_addresses: vec![Ipv4Addr::new(10, 0, 0, 7)] }
+    Host { name: "machine".into(), private_addresses: vec![Ipv4Addr::new(10, 0, 0, 7)], ..Host::default() }
 }
 
 fn load(fragments: &[&str]) -> Result<Config, ConfigErrors> {
@@ -190,7 +190,8 @@ fn what_is_not_served_is_refused_plainly() {
         ("retry_join = [\"provider=aws tag_key=x\"]", "cloud auto-join is not served"),
         ("addresses { dns = \"unix:///run/x\" }", "only addresses.http takes unix:///PATH"),
         ("unix_sockets { mode = \"999\" }", "must be octal"),
-        ("bind_addr = \"{{ GetPrivateIP }}\"", "templates are not served"),
+        ("bind_addr = \"{{ GetAllInterfaces | attr \\\"address\\\" }}\"", "of templates GetPrivateIP"),
+        ("advertise_addr = \"{{ GetInterfaceIP \\\"none0\\\" }}\"", "this machine has no such IPv4 address"),
         ("service { name = \"a\"\nconnect { sidecar_service {} } }", "Connect.SidecarService is not served"),
         ("server_addresses = [\"server-0\"]", "must be host:port"),
     ] {

@@ -126,7 +126,7 @@ impl Datacenter for Double {
 pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
     let base = "bind_addr = \"127.0.0.1\"\ndata_dir = \"/data\"\nnode_name = \"n1\"\n";
     let flags = Flags { fragments: vec![base.into(), fragment.into()], ..Flags::default() };
-    let host = Host { name: "n1".into(), private_addresses: Vec::new() };
+    let host = Host { name: "n1".into(), ..Host::default() };
     let config = Config::load(&flags, &host).unwrap_or_else(|errors| panic!("{errors}"));
     let identity = AgentIdentity::new(&config, "6f1d2c3b-0000-4000-8000-000000000001".into());
     let rng = Arc::new(SeededRng::new(7));

@@ -19,6 +19,8 @@ use super::{Local, cut};
 const SETTLE: Duration = Duration::from_millis(50);
 /// How long the catalog may keep a question that waits for a change.
 const WAIT: Duration = Duration::from_secs(60);
+/// Between two questions to the catalog, whatever it answers.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of an output that an alias shows: a ring of aliases must not make it longer at every turn.
 const OUTPUT_BYTES_MAX: usize = 1024;
 /// The kind of such a check.
@@ -81,6 +83,7 @@ async fn follow_there(local: Arc<Local>, id: CheckId, node: &NodeName, alias: &A
             Ok((index, (status, output))) => {
                 (after, retry) = (index, RETRY_MIN);
                 local.observe(&id, status, &output).await;
+                tokio::time::sleep(PAUSE).await;
             }
             Err(refusal) => {
                 let output = format!("Failure checking the health of node {node}: {refusal}");
