@@ -88,8 +88,7 @@ mod tests {
             }
         };
         send_in_batches(waiting, limits, Vec::len, note).await;
-        let sent = sent.lock().clone();
-        sent
+        sent.lock().clone()
     }
 
     #[tokio::test(start_paused = true)]
