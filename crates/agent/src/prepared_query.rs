@@ -79,6 +79,7 @@ mod tests {
                 datacenter: "dc1".into(),
                 tagged_addresses: BTreeMap::new(),
                 meta: BTreeMap::new(),
+                locality: None,
                 create_index: Index(1),
                 modify_index: Index(1),
             },
