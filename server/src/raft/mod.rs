@@ -192,6 +192,7 @@ struct Inner {
     raft: Raft<Types, Applier>,
     metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
     log: Log,
+    links: Arc<Links>,
     service: Arc<Service>,
     contact: Arc<Contact>,
     leader: watch::Receiver<Option<Leader>>,
@@ -264,7 +265,7 @@ impl Consensus {
         let reads = Reads {
             own: id,
             raft: raft.clone(),
-            links,
+            links: links.clone(),
             leader: leader.clone(),
             applied: applied.clone(),
             deadline: settings.deadline,
@@ -280,6 +281,7 @@ impl Consensus {
                 raft,
                 metrics,
                 log,
+                links,
                 service,
                 contact,
                 leader,
@@ -402,13 +404,26 @@ impl Consensus {
     /// This server does not lead, or could not confirm that it does.
     pub async fn lease_read(&self) -> Result<(), ReadError> {
         if self.lease_valid() {
-            return Ok(());
+            return self.applied_what_others_know().await;
         }
         let leader = self.inner.leader.borrow().clone();
         if leader.as_ref().is_none_or(|leader| leader.id != self.inner.id) {
             return Err(ReadError::NotLeader(leader));
         }
         self.read_barrier().await
+    }
+
+    /// Waits until this server has applied what it told others to be committed: a follower may be quicker to apply it and
+    /// to show it to a reader, who must not see less here.
+    async fn applied_what_others_know(&self) -> Result<(), ReadError> {
+        let told = self.inner.links.told();
+        let mut applied = self.inner.applied.clone();
+        let reached = applied.wait_for(|applied| applied.is_some_and(|applied| applied.index() >= told) || told == 0);
+        match tokio::time::timeout(self.inner.settings.deadline, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Fatal("this server is stopping".to_owned())),
+            Err(_) => Err(ReadError::Unavailable("what is committed could not be applied in time".to_owned())),
+        }
     }
 
     /// Bugs that a test planted.

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -143,6 +144,8 @@ pub(super) struct Links {
     deadline: Duration,
     idle: Mutex<BTreeMap<(ServerId, String), Vec<Connection>>>,
     not_before: Mutex<BTreeMap<String, Instant>>,
+    /// The highest index that any server was told to be committed.
+    pub(super) told: AtomicU64,
 }
 
 impl Links {
@@ -154,7 +157,31 @@ impl Links {
     ) -> Arc<Self> {
         let own = directory.server_id();
         let idle = Mutex::default();
-        Arc::new(Self { own, directory, transport, tasks, deadline, idle, not_before: Mutex::default() })
+        Arc::new(Self {
+            own,
+            directory,
+            transport,
+            tasks,
+            deadline,
+            idle,
+            not_before: Mutex::default(),
+            told: AtomicU64::new(0),
+        })
+    }
+
+    /// The message of an append. What it tells to be committed is remembered before it is sent: from then on the other
+    /// side may apply it and show it to readers.
+    fn append<'r>(&self, request: &'r AppendEntriesRequest<Types>) -> Request<'r> {
+        if let Some(committed) = &request.leader_commit {
+            self.told.fetch_max(committed.index(), Ordering::SeqCst);
+        }
+        wire::append(request)
+    }
+
+    /// The highest index that any server was told by this one to be committed. Who reads here must not see less: another
+    /// reader may have seen that much there.
+    pub(super) fn told(&self) -> u64 {
+        self.told.load(Ordering::SeqCst)
     }
 
     fn keep(&self, target: ServerId, address: String, connection: Connection) {
@@ -395,10 +422,11 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin> Session<'_, S
 
     async fn send(&mut self, request: &AppendEntriesRequest<Types>) -> Result<(), RpcError> {
         if self.inflight.is_empty() {
-            self.client.connection().await?.send(&wire::append(request)).await
+            let message = self.client.links.append(request);
+            self.client.connection().await?.send(&message).await
         } else if let Some(connection) = &mut self.client.connection {
             // Never a new one: the answers that are missing come over this one.
-            connection.send(&wire::append(request)).await
+            connection.send(&self.client.links.append(request)).await
         } else {
             Err(broken("the stream ended"))
         }
@@ -434,7 +462,8 @@ impl RaftNetworkV2<Types> for PeerClient {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RpcError> {
-        match self.call(&wire::append(&rpc), option.soft_ttl().max(self.links.deadline)).await? {
+        let links = self.links.clone();
+        match self.call(&links.append(&rpc), option.soft_ttl().max(self.links.deadline)).await? {
             Reply::Appended => Ok(AppendEntriesResponse::Success),
             Reply::AppendedPart(last) => Ok(AppendEntriesResponse::PartialSuccess(last.map(Into::into))),
             Reply::Conflict => Ok(AppendEntriesResponse::Conflict),

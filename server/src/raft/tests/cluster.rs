@@ -141,6 +141,22 @@ async fn a_read_barrier_on_any_server_sees_every_earlier_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_leader_shows_no_less_than_what_it_told_others_to_be_committed() {
+    let (_network, nodes) = three(settings()).await;
+    nodes[0].propose("before").await.unwrap();
+    let leader = &nodes[0].consensus;
+    until("the lease", || leader.lease_valid()).await;
+    leader.lease_read().await.unwrap();
+    // As if a follower had been told of the next entry, and its applier were quicker than the leader's own.
+    leader.inner.links.told.store(leader.applied() + 1, std::sync::atomic::Ordering::SeqCst);
+    let early = tokio::time::timeout(Duration::from_millis(50), leader.lease_read()).await;
+    assert!(early.is_err(), "it answered before it had applied what others may have shown");
+    let (read, written) = tokio::join!(leader.lease_read(), nodes[0].propose("next"));
+    assert!(read.is_ok() && written.is_ok());
+    assert_eq!(texts(&nodes[0]), ["before", "next"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_without_a_quorum_reads_and_writes_nothing() {
     let (network, nodes) = three(settings()).await;
     nodes[0].propose("before").await.unwrap();
