@@ -4,8 +4,8 @@
 //! - A service that is served over mutual TLS, or that a config entry routes, has one; it keeps it until neither that nor
 //!   any instance of it is left.
 
+use core::net::Ipv4Addr;
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use lictor_types::command::Effect;
 use lictor_types::config_entry::{ConfigEntry, ConfigKind};

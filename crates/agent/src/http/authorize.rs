@@ -24,7 +24,7 @@ struct AuthorizeBody {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Authorized {
+struct Decision {
     authorized: bool,
     reason: String,
 }
@@ -53,7 +53,7 @@ pub(super) async fn authorize(ask: Ask, body: JsonBody) -> Answered {
         Some(intention) => (intention.source.action == Action::Allow, reason(intention)),
         None => (ask.door.agent.config.load().default_intention_allow, "Default intention policy".to_owned()),
     };
-    let mut response: Response = ask.json(&Authorized { authorized, reason })?;
+    let mut response: Response = ask.json(&Decision { authorized, reason })?;
     // Intentions are read anew for every question.
     response.headers_mut().insert("x-cache", HeaderValue::from_static("MISS"));
     Ok(response)

@@ -357,8 +357,8 @@ async fn intentions_are_set_checked_and_missed_in_consuls_words() {
     *door.double.reads.lock() = vec![at(5, Answer::Intention(None))];
     let got = door.get(exact).await;
     assert_eq!((got.status, got.body.as_str()), (StatusCode::NOT_FOUND, "Intention not found"));
-    let got = door.call("PUT", "/v1/config", r#"{"Kind":"service-router","Name":"x"}"#).await;
-    assert_eq!((got.status.as_u16(), got.body.as_str()), (400, "invalid config entry kind: service-router"));
+    let got = door.call("PUT", "/v1/config", r#"{"Kind":"service-nonsense","Name":"x"}"#).await;
+    assert_eq!((got.status.as_u16(), got.body.as_str()), (400, "invalid config entry kind: service-nonsense"));
     let entry = r#"{"kind":"service-intentions","name":"api","sources":[{"name":"web","action":"allow"}]}"#;
     assert_eq!(door.call("PUT", "/v1/config?cas=3", entry).await.body, "true");
     assert_eq!(door.call("DELETE", "/v1/config/service-intentions/api", "").await.body, "{}");
