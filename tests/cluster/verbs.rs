@@ -12,7 +12,7 @@ type Line = (&'static str, i32, &'static [&'static str]);
 /// In this order. `@` stands for the directory of the test.
 const LINES: &[Line] = &[
     ("version", 0, &["Consul v1.21.4"]),
-    ("version -format=json", 0, &["\"HumanVersion\""]),
+    ("version -format=json", 0, &["\"Version\""]),
     ("keygen", 0, &["="]),
     ("validate @/good.hcl", 0, &["Configuration is valid!"]),
     ("validate @/bad.hcl", 1, &["Config validation failed", "no_such_key"]),
@@ -72,7 +72,7 @@ const LINES: &[Line] = &[
     ("snapshot restore @/backup.snap", 0, &["Restored snapshot"]),
     ("connect ca get-config", 0, &["Provider"]),
     ("intention create -deny web db", 0, &["Created: web => db (deny)"]),
-    ("intention check web db", 2, &["Denied"]),
+    ("intention check web db", 1, &["Denied"]),
     ("intention list", 0, &["web", "db"]),
     ("intention delete web db", 0, &["Intention deleted."]),
     ("debug -duration=1s -interval=5s -output=@/found", 0, &["Saved debug archive: "]),

@@ -198,10 +198,12 @@ fn nodes_and_zone(dig: &Dig<'_>, agent: &Agent) {
         ("nobody.query.consul A", "NXDOMAIN"),
         ("consul A", "NXDOMAIN"),
         ("ext.node.consul AAAA", "NOERROR"),
-        ("consul AXFR +ignore +notcp", "NOTIMP"),
     ] {
         dig.nothing(words, status);
     }
+    // Of a refused transfer dig tells no code.
+    let seen = dig.ask("consul AXFR").unwrap_or_else(|error| panic!("dig AXFR: {error}"));
+    assert!(seen.answers.is_empty() && seen.text.contains("Transfer failed."), "{}", seen.text);
     let seen = dig.nothing("nobody.service.consul A", "NXDOMAIN");
     assert!(seen.authorities[0].starts_with("consul. SOA "), "{}", seen.text);
 }

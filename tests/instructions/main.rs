@@ -32,10 +32,15 @@ enum Operation {
     DnsAnswer,
 }
 
-/// The most instructions that one may take: a tenth above what was measured when the figure was set. Who makes one
-/// cheaper lowers its figure; who has a reason to make one dearer says it in the commit that raises it.
-const BUDGETS: [(Operation, u64); 4] =
-    [(Operation::Put, 0), (Operation::Get, 0), (Operation::HealthRead, 0), (Operation::DnsAnswer, 0)];
+/// The most instructions that one may take: a quarter above what was measured when the figure was set, since what the server
+/// does beside, by the clock, counts too. Who makes one cheaper lowers its figure; who has a reason to make one dearer says
+/// it in the commit that raises it.
+const BUDGETS: [(Operation, u64); 4] = [
+    (Operation::Put, 2_000_000),
+    (Operation::Get, 670_000),
+    (Operation::HealthRead, 640_000),
+    (Operation::DnsAnswer, 430_000),
+];
 
 /// A server that runs under callgrind.
 struct Counted {
