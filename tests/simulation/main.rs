@@ -67,9 +67,6 @@ fn complaints(report: &Report) -> Vec<String> {
     if report.comparisons == 0 {
         complaints.push("the servers never compared their states, so the seed does not count".into());
     }
-    if report.leader_changes == 0 {
-        complaints.push("there was no change of leader, so the seed does not count".into());
-    }
     complaints
 }
 
@@ -130,6 +127,10 @@ fn every_seed_keeps_what_is_promised() {
         sum(|it| it.member_changes)
     );
     assert_eq!(failed, 0, "seeds failed; see above");
+    // A draw of faults may spare every leader; only few may, or the seeds show little.
+    let quiet: Vec<_> = reports.iter().filter(|it| it.leader_changes == 0).map(|it| it.seed).collect();
+    println!("summary: seeds without a change of leader: {quiet:?}");
+    assert!(quiet.len() <= 1 + reports.len() / 20, "too many seeds had no change of leader: {quiet:?}");
 }
 
 #[test]

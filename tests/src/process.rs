@@ -240,6 +240,7 @@ impl TestCluster {
         arguments.extend_from_slice(more);
         let mut server = Agent::new(self.directory.path(), &name, next_address(), &arguments);
         server.start();
+        self.doors.push(server.address.clone());
         self.servers.push(server);
         self.servers.len() - 1
     }

@@ -358,7 +358,10 @@ async fn intentions_are_set_checked_and_missed_in_consuls_words() {
     let got = door.get(exact).await;
     assert_eq!((got.status, got.body.as_str()), (StatusCode::NOT_FOUND, "Intention not found"));
     let got = door.call("PUT", "/v1/config", r#"{"Kind":"service-nonsense","Name":"x"}"#).await;
-    assert_eq!((got.status.as_u16(), got.body.as_str()), (400, "invalid config entry kind: service-nonsense"));
+    assert_eq!(
+        (got.status.as_u16(), got.body.as_str()),
+        (400, "Request decoding failed: invalid config entry kind: service-nonsense")
+    );
     let entry = r#"{"kind":"service-intentions","name":"api","sources":[{"name":"web","action":"allow"}]}"#;
     assert_eq!(door.call("PUT", "/v1/config?cas=3", entry).await.body, "true");
     assert_eq!(door.call("DELETE", "/v1/config/service-intentions/api", "").await.body, "{}");
