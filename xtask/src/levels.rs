@@ -82,6 +82,8 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Level>> {
 }
 
 fn lint(context: &Context) -> Result<Outcome> {
+    // What parts of dependencies are in C: the cipher library and the allocator.
+    tools::debian(&["cc", "make"], &["gcc", "libc6-dev", "make"])?;
     run(cargo(context).args(["fmt", "--all", "--check"]))?;
     run(cargo(context).args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     let deny = cargo_deny(context)?;
