@@ -492,4 +492,24 @@ mod tests {
         let late = ON.authorize_command(&rules, &store, register("one"));
         assert!(late.unwrap_err().text.contains("\"db\""));
     }
+
+    #[test]
+    fn who_shares_answers_may_read_every_node_and_every_service() {
+        let some = |name: &str| BTreeSet::from([name.to_owned()]);
+        let mut shares = Vec::new();
+        for services in [BTreeSet::new(), some("web")] {
+            for nodes in [BTreeSet::new(), some("n1")] {
+                for default_allow in [false, true] {
+                    let grant = Grant::Identities { services: services.clone(), nodes: nodes.clone(), default_allow };
+                    let rules = Rules { asker: Asker::Anonymous, grant };
+                    let reads_all = [Resource::Service, Resource::Node]
+                        .into_iter()
+                        .all(|resource| rules.permits(resource, "nobody-s", Access::Read));
+                    assert_eq!(rules.reads_every_instance(), reads_all, "{rules:?}");
+                    shares.push(reads_all);
+                }
+            }
+        }
+        assert!(shares.contains(&true) && shares.contains(&false));
+    }
 }
