@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 use crate::agent::{Agent, AgentIdentity};
 use crate::config::{Config, Flags, Host};
-use crate::datacenter::Datacenter;
+use crate::datacenter::{Datacenter, Standing};
 use crate::events::Ring;
 use crate::local::{Local, LocalSettings};
 use crate::orders::Orders;
@@ -43,6 +43,8 @@ pub(crate) struct Double {
     pub(crate) forbidden: Mutex<Vec<String>>,
     pub(crate) members: Mutex<Vec<Member>>,
     pub(crate) leader: Mutex<Option<String>>,
+    /// Where the state stands; none for one that is elsewhere.
+    pub(crate) standing: Mutex<Option<Standing>>,
 }
 
 /// An answer at an index.
@@ -60,6 +62,7 @@ impl Double {
             forbidden: Mutex::default(),
             members: Mutex::default(),
             leader: Mutex::new(Some("10.0.0.1:8300".into())),
+            standing: Mutex::default(),
         })
     }
 
@@ -119,6 +122,10 @@ impl Datacenter for Double {
             _ => Report::Done,
         };
         Box::pin(async { Ok(report) })
+    }
+
+    fn standing(&self, _: &Credential) -> Option<Standing> {
+        *self.standing.lock()
     }
 }
 
