@@ -59,7 +59,7 @@ pub(crate) const LEVELS: &[Level] = &[
     },
     Level {
         name: "clients",
-        about: "unmodified Go and Python clients, and the answers beside a real Consul's",
+        about: "unmodified Go, Python and Node clients and resolvers, and the answers beside a real Consul's",
         run: clients,
     },
     Level { name: "kubernetes", about: "a real node: chart, resource, injected pods, mutual TLS", run: kubernetes },
@@ -160,6 +160,7 @@ fn gossip(context: &Context) -> Result<Outcome> {
 
 fn clients(context: &Context) -> Result<Outcome> {
     tools::debian(&["python3", "curl"], &["python3", "python3-venv", "python3-pip", "curl"])?;
+    tools::debian(&["node", "npm"], &["nodejs", "npm"])?;
     run(&mut node_script(context, "golang"))?;
     whole_system(context, "compat")
 }
