@@ -34,6 +34,11 @@ pub(crate) const LEVELS: &[Level] = &[
         about: "every crate by itself: parsers, state machine scripts, log crashes, proxies",
         run: unit,
     },
+    Level {
+        name: "fuzz",
+        about: "damaged questions, gossip, outputs and configurations, --seconds for each reader",
+        run: fuzz,
+    },
     Level { name: "tidy", about: "the house's own rules: what must be absent", run: tidy },
     Level {
         name: "simulation",
@@ -107,6 +112,7 @@ fn unit(context: &Context) -> Result<Outcome> {
     let names = [
         "foreign_authority",
         "driver",
+        "fuzz",
         "golden",
         "golden_packets",
         "golden_snapshot",
@@ -124,6 +130,13 @@ fn unit(context: &Context) -> Result<Outcome> {
     .into_iter()
     .flat_map(|name| ["--test", name]);
     tests(cargo(context).args(["test", "--workspace", "--locked", "--lib", "--bins"]).args(names))
+}
+
+fn fuzz(context: &Context) -> Result<Outcome> {
+    // The programs of the unit level, so nothing is built for it. The targets of one program run side by side.
+    let mut command = cargo(context);
+    command.args(["test", "--workspace", "--locked", "--lib", "--test", "fuzz", "--", "--nocapture", "fuzz_"]);
+    tests(command.env("LICTOR_FUZZ_SECONDS", context.seconds.to_string()))
 }
 
 fn tidy(context: &Context) -> Result<Outcome> {

@@ -18,6 +18,8 @@ mod answer;
 mod batch;
 mod door;
 mod flights;
+#[cfg(test)]
+mod fuzz;
 mod kept;
 #[cfg(test)]
 mod kept_tests;
