@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use lictor_agent::Datacenter;
 use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
+use lictor_agent::pools::Pools;
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::Boxed;
 use lictor_runtime::{Clock, Rng};
@@ -57,6 +58,7 @@ pub struct ServerDatacenter {
     pub(crate) looks: Arc<Looks>,
     pub(crate) equality: EqualityTable,
     pub(crate) coordinates: CoordinateBatch,
+    pub(crate) pools: Arc<Pools>,
     pub(crate) events: Ring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
@@ -379,7 +381,8 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::RaftPeers
         | Operation::UpdateCoordinate(_)
         | Operation::FireEvent(_)
-        | Operation::ForceLeave(_) => true,
+        | Operation::ForceLeave(_)
+        | Operation::GossipKeys(_) => true,
         Operation::Status
         | Operation::Standing(_)
         | Operation::RaftPeersHere
@@ -391,6 +394,7 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::Usage
         | Operation::FollowEvents(_)
         | Operation::CompareState(_)
+        | Operation::Keyring(_)
         | Operation::Authorize(_) => false,
     }
 }

@@ -34,6 +34,9 @@ enum Command {
         /// Histories of real processes.
         #[arg(long, default_value_t = 20)]
         histories: u64,
+        /// Real agents of the agents level; more than 1,000 are without gossip.
+        #[arg(long, default_value_t = 1_000)]
+        agents: u64,
     },
     /// Lists the levels.
     Levels,
@@ -49,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) seeds: u64,
     /// Histories of real processes.
     pub(crate) histories: u64,
+    /// Real agents.
+    pub(crate) agents: u64,
 }
 
 fn main() -> ExitCode {
@@ -70,8 +75,9 @@ fn run() -> Result<bool> {
             }
             Ok(true)
         }
-        Command::Test { levels, seeds, histories } => {
-            let context = Context { root: tools::project_root()?, cache: tools::cache_directory()?, seeds, histories };
+        Command::Test { levels, seeds, histories, agents } => {
+            let (root, cache) = (tools::project_root()?, tools::cache_directory()?);
+            let context = Context { root, cache, seeds, histories, agents };
             let chosen = levels::choose(&levels)?;
             Ok(test(&context, &chosen))
         }
