@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
+use lictor_agent::pools::Pools;
 use lictor_agent::{Datacenter, Standing};
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::Boxed;
@@ -57,6 +58,7 @@ pub struct ServerDatacenter {
     pub(crate) looks: Arc<Looks>,
     pub(crate) equality: EqualityTable,
     pub(crate) coordinates: CoordinateBatch,
+    pub(crate) pools: Arc<Pools>,
     pub(crate) events: Ring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
@@ -386,7 +388,8 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::RaftPeers
         | Operation::UpdateCoordinate(_)
         | Operation::FireEvent(_)
-        | Operation::ForceLeave(_) => true,
+        | Operation::ForceLeave(_)
+        | Operation::GossipKeys(_) => true,
         Operation::Status
         | Operation::Standing(_)
         | Operation::RaftPeersHere
@@ -398,6 +401,7 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::Usage
         | Operation::FollowEvents(_)
         | Operation::CompareState(_)
+        | Operation::Keyring(_)
         | Operation::Authorize(_) => false,
     }
 }

@@ -63,6 +63,11 @@ pub(crate) const LEVELS: &[Level] = &[
         run: gossip,
     },
     Level {
+        name: "agents",
+        about: "a thousand real agents that lose all servers, and a catalog that tells the truth",
+        run: agents,
+    },
+    Level {
         name: "clients",
         about: "unmodified Go, Python and Node clients and resolvers, and the answers beside a real Consul's",
         run: clients,
@@ -169,6 +174,10 @@ fn mesh(context: &Context) -> Result<Outcome> {
 fn gossip(context: &Context) -> Result<Outcome> {
     run(&mut node_script(context, "golang"))?;
     whole_system(context, "gossip")
+}
+
+fn agents(context: &Context) -> Result<Outcome> {
+    whole_system_with(context, "agents", &[("LICTOR_AGENTS", context.agents.to_string())])
 }
 
 fn clients(context: &Context) -> Result<Outcome> {

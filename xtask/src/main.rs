@@ -37,6 +37,9 @@ enum Command {
         /// Seconds for each target of the fuzz level.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Real agents of the agents level; more than 1,000 are without gossip.
+        #[arg(long, default_value_t = 1_000)]
+        agents: u64,
     },
     /// Lists the levels.
     Levels,
@@ -54,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) histories: u64,
     /// Seconds for each target of the fuzz level.
     pub(crate) seconds: u64,
+    /// Real agents.
+    pub(crate) agents: u64,
 }
 
 fn main() -> ExitCode {
@@ -75,9 +80,9 @@ fn run() -> Result<bool> {
             }
             Ok(true)
         }
-        Command::Test { levels, seeds, histories, seconds } => {
+        Command::Test { levels, seeds, histories, agents, seconds } => {
             let (root, cache) = (tools::project_root()?, tools::cache_directory()?);
-            let context = Context { root, cache, seeds, histories, seconds };
+            let context = Context { root, cache, seeds, histories, agents, seconds };
             let chosen = levels::choose(&levels)?;
             Ok(test(&context, &chosen))
         }

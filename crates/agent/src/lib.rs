@@ -17,6 +17,7 @@ pub mod forward;
 pub mod http;
 pub mod local;
 pub mod orders;
+pub mod pools;
 mod prepared_query;
 pub mod reload;
 pub mod rpc;

@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod index;
 pub mod intention;
 pub mod json;
+pub mod keyring;
 pub mod kv;
 pub mod member;
 pub mod name;

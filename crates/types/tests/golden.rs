@@ -14,6 +14,8 @@ mod archive;
 mod config_entries;
 #[path = "golden/equality.rs"]
 mod equality;
+#[path = "golden/gossip.rs"]
+mod gossip;
 #[path = "golden/locks.rs"]
 mod locks;
 #[path = "golden/logins.rs"]

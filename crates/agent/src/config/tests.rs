@@ -156,7 +156,7 @@ fn the_agent_of_dev_is_a_server_on_loopback_that_keeps_nothing() {
 fn old_names_work_and_are_warned_about() {
     let config = load(&[
         LOOPBACK,
-        "start_join = [\"a\"]\nca_file = \"/ca\"\nacl_master_token = \"root\"\nverify_incoming = true\nencrypt = \"x\"",
+        "start_join = [\"a\"]\nca_file = \"/ca\"\nacl_master_token = \"root\"\nverify_incoming = true\nenable_syslog = true",
     ])
     .unwrap();
     assert_eq!(config.join.servers, ["a:8300"]);
@@ -164,7 +164,11 @@ fn old_names_work_and_are_warned_about() {
     assert!(config.rpc_tls.verify_incoming);
     assert_eq!(config.acl.initial_management.unwrap().secret, "root");
     assert!(config.warnings.iter().any(|warning| warning.contains("start_join is an old name, write retry_join")));
-    assert!(config.warnings.iter().any(|warning| warning.contains("encrypt has no effect")), "{:?}", config.warnings);
+    assert!(
+        config.warnings.iter().any(|warning| warning.contains("enable_syslog has no effect")),
+        "{:?}",
+        config.warnings
+    );
 }
 
 #[test]
@@ -355,63 +359,67 @@ fn limits_watches_and_what_http_adds_are_read_and_checked() {
 }
 
 #[test]
-fn fuzz_configurations() {
-    use lictor_fuzz::{Target, outcome};
-    let seeds = [
-        "server = true\nbootstrap_expect = 3\nports { http = 8500 dns = -1 }\n",
-        "service { name = \"web\" port = 80 tags = [\"v1\", \"v2\"] check { ttl = \"10s\" } }\n",
-        "services = [{ name = \"a\" }, { name = \"b\", checks = [{ http = \"http://127.0.0.1/\", interval = \"5s\" }] }]\n",
-        "dns_config { service_ttl { \"*\" = \"5s\" } soa { min_ttl = 60 } } recursors = [\"10.0.0.1:53\"]\n",
-        "acl = { enabled = true, tokens { agent = \"${x}\" } } # comment\n/* another */ encrypt = <<EOT\ntext\nEOT\n",
-        "{\"node_meta\": {\"a\": \"\\u00e9\"}, \"limits\": {\"rpc_rate\": 0.5}}",
-    ];
-    let words: &[&[u8]] = &[
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b"=",
-        b",",
-        b"\n",
-        b"\"",
-        b"\\",
-        b"${",
-        b"<<-E\n",
-        b"E\n",
-        b"/*",
-        b"*/",
-        b"#",
-        b"true",
-        b"-1",
-        b"1e9",
-        b"0x10",
-        b"service",
-        b"check",
-        b"ports",
-        b"\xef\xbb\xbf",
-        "\u{fc}".as_bytes(),
-        b"\\u00e9",
-    ];
-    let target = Target {
-        name: "configurations",
-        seeds: seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect(),
-        words,
-        cases: 10_000,
-    };
-    target.run(|bytes| {
-        let text = String::from_utf8_lossy(bytes);
-        let parsed = hcl::parse(&text);
-        if let Err(problem) = &parsed {
-            assert!(!problem.is_empty(), "an error without a word");
-        }
-        let flags = Flags { fragments: vec![LOOPBACK.to_owned(), text.into_owned()], ..Flags::default() };
-        // Letters only: places and numbers in a text would make every outcome a new one.
-        let kind = |text: String| {
-            text.chars().filter(|it| it.is_ascii_alphabetic() || *it == ' ').take(60).collect::<String>()
-        };
-        match Config::load(&flags, &Host { name: "n1".into(), ..Host::default() }) {
-            Ok(config) => outcome((parsed.is_ok(), config.services.len(), config.server)),
-            Err(errors) => outcome((parsed.is_ok(), kind(errors.to_string()))),
-        }
-    });
+fn gossip_is_on_and_encrypted_where_nothing_is_said() {
+    let config = load(&[LOOPBACK]).unwrap();
+    assert_eq!(config.gossip.lan.map(|pool| pool.bind.to_string()).as_deref(), Some("127.0.0.1:8301"));
+    assert!(config.gossip.wan.is_none() && !config.gossip.is_encrypted());
+    let server = load(&[LOOPBACK, "server = true bootstrap = true"]).unwrap();
+    assert_eq!(server.gossip.wan.map(|pool| pool.advertise.to_string()).as_deref(), Some("127.0.0.1:8302"));
+    let beyond = r#"data_dir = "/data" login_token_file = "/token" tls { defaults { ca_file = "/ca.crt" } }"#;
+    assert!(load(&[beyond]).unwrap().gossip.is_encrypted());
+    let off = load(&[beyond, "encrypt = \"off\""]).unwrap();
+    assert!(!off.gossip.is_encrypted());
+    assert!(off.warnings.iter().any(|it| it.contains("reads and forges gossip")), "{:?}", off.warnings);
+    assert!(load(&[LOOPBACK, "ports { serf_lan = -1 }"]).unwrap().gossip.lan.is_none());
+}
+
+#[test]
+fn the_keys_of_gossip_have_their_effect_and_mistakes_in_them_are_named() {
+    let config = load(&[
+        LOOPBACK,
+        r#"
+        server = true
+        bootstrap = true
+        encrypt = "pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s="
+        encrypt_verify_incoming = false
+        serf_lan = "127.0.0.2"
+        advertise_addr_wan = "127.0.0.3"
+        gossip_lan { probe_interval = "2s" gossip_nodes = 5 }
+        reconnect_timeout = "9h"
+        retry_join_wan = ["other"]
+        rejoin_after_leave = true
+        "#,
+    ])
+    .unwrap();
+    let (lan, wan) = (config.gossip.lan.unwrap(), config.gossip.wan.unwrap());
+    assert_eq!(
+        (lan.bind.to_string().as_str(), wan.advertise.to_string().as_str()),
+        ("127.0.0.2:8301", "127.0.0.3:8302")
+    );
+    assert_eq!((lan.timing.probe_interval, lan.timing.gossip_nodes), (Duration::from_secs(2), 5));
+    assert_eq!(lan.timing.reconnect_timeout, Duration::from_secs(9 * 3600));
+    assert!(config.gossip.is_encrypted() && !config.gossip.verify_incoming && config.gossip.rejoin_after_leave);
+    assert!(!format!("{config:?}").contains("pUqJ"), "a key shows itself to nobody");
+
+    let text = complaints(&[
+        LOOPBACK,
+        r#"
+        encrypt = "c2hvcnQ="
+        serf_wan = "here"
+        gossip_lan { gossip_nodes = 0 }
+        reconnect_timeout = "1h"
+        retry_join_wan = ["provider=aws"]
+        "#,
+    ]);
+    for words in [
+        "encrypt is no gossip key",
+        "serf_wan \"here\"",
+        "gossip_lan.gossip_nodes",
+        "at least 8 hours",
+        "cloud auto-join",
+        "only they take part in WAN gossip",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("c2hvcnQ="), "{text}");
 }

@@ -1,5 +1,6 @@
 //! A stand-in for the replicated state, for tests of the doors: canned answers, and a record of what was asked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,6 +11,7 @@ use lictor_runtime::fs::MemoryFs;
 use lictor_runtime::transport::Boxed;
 use lictor_runtime::{Clock, Resolver, SeededRng, SystemClock, Tasks};
 use lictor_types::command::Effect;
+use lictor_types::keyring::{KeyringAnswer, KeyringOperation, KeyringRequest};
 use lictor_types::rpc::{Operation, Report, Status};
 use lictor_types::{
     Answer, Command, Credential, Freshness, Index, LeafCertificate, Member, Outcome, Query, Read, Refusal, Timestamp,
@@ -45,6 +47,8 @@ pub(crate) struct Double {
     pub(crate) leader: Mutex<Option<String>>,
     /// Where the state stands; none for one that is elsewhere.
     pub(crate) standing: Mutex<Option<Standing>>,
+    /// Whether gossip has keys.
+    pub(crate) encrypted: Mutex<bool>,
 }
 
 /// An answer at an index.
@@ -63,6 +67,7 @@ impl Double {
             members: Mutex::default(),
             leader: Mutex::new(Some("10.0.0.1:8300".into())),
             standing: Mutex::default(),
+            encrypted: Mutex::default(),
         })
     }
 
@@ -118,6 +123,7 @@ impl Datacenter for Double {
                 valid_before: Timestamp(SystemClock.unix_millis() + 3_600_000),
                 roots_index: Index(5),
             }),
+            Operation::Keyring(asked) => Report::Keyring(self.keyring(&asked)),
             Operation::CreateJoinToken(_) => Report::JoinToken(Credential::new("join-secret")),
             _ => Report::Done,
         };
@@ -126,6 +132,31 @@ impl Datacenter for Double {
 
     fn standing(&self, _: &Credential) -> Option<Standing> {
         *self.standing.lock()
+    }
+}
+
+impl Double {
+    /// What a server without keys answers, or one with the key `K` in both pools.
+    fn keyring(&self, asked: &KeyringRequest) -> Vec<KeyringAnswer> {
+        let encrypted = *self.encrypted.lock();
+        let held: BTreeMap<String, u32> = encrypted.then(|| ("K".to_owned(), 1)).into_iter().collect();
+        let error = match (encrypted, asked.operation) {
+            (true, KeyringOperation::Remove) => "1/2 nodes reported success",
+            (true, _) => "",
+            (false, KeyringOperation::List) => "Keyring is empty (encryption not enabled)",
+            (false, _) => "No keyring to modify (encryption not enabled)",
+        };
+        let of_pool = |wan| KeyringAnswer {
+            wan,
+            datacenter: "dc1".into(),
+            segment: String::new(),
+            messages: BTreeMap::new(),
+            keys: held.clone(),
+            primary_keys: held.clone(),
+            num_nodes: 1,
+            error: error.into(),
+        };
+        vec![of_pool(true), of_pool(false)]
     }
 }
 
@@ -152,6 +183,7 @@ pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
         figures: crate::figures::Figures::new(Arc::default(), &config),
         config: Arc::new(config).into(),
         orders: Orders::default(),
+        pools: crate::pools::Pools::none(),
     })
 }
 
