@@ -196,7 +196,10 @@ pub(super) async fn reply(
     let mut response = Message::response(request.metadata.id, request.metadata.op_code);
     response.metadata = Metadata::response_from_request(&request.metadata);
     response.metadata.recursion_available = !dns.recursors.is_empty();
-    response.queries.clone_from(&request.queries);
+    // Many questions are none, and to repeat them could take more room than the asker has.
+    if let [only] = request.queries.as_slice() {
+        response.queries.push(only.clone());
+    }
     response.edns = request.edns.as_ref().map(echoed);
     let sections = match (shared, refused(&request)) {
         (Some(sections), None) => {
