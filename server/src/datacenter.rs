@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lictor_agent::Datacenter;
 use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
 use lictor_agent::pools::Pools;
+use lictor_agent::{Datacenter, Standing};
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::Boxed;
 use lictor_runtime::{Clock, Rng};
@@ -354,6 +354,13 @@ impl Datacenter for ServerDatacenter {
 
     fn operate<'a>(&'a self, credential: &'a Credential, operation: Operation) -> Boxed<'a, Result<Report, Refusal>> {
         Box::pin(self.operate_anywhere(credential, operation))
+    }
+
+    fn standing(&self, credential: &Credential) -> Option<Standing> {
+        let version = self.published.version()?;
+        // A token may have expired since, which is no change of the state.
+        self.rules(credential).ok()?;
+        Some(Standing { version, last_contact: self.consensus.last_contact() })
     }
 }
 

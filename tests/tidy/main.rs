@@ -173,6 +173,7 @@ fn crates_depend_in_one_direction_only() {
         ("server", &["types", "runtime", "state", "identity", "gossip", "agent"]),
         ("sidecar", &["types", "runtime", "identity", "agent"]),
         ("crds", &[]),
+        ("fuzz", &["runtime"]),
         ("operator", &["crds", "client", "identity", "runtime"]),
     ];
     for (place, may) in allowed {

@@ -24,6 +24,8 @@ mod watch;
 mod without_effect;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -28,4 +28,4 @@ pub mod tokens;
 
 pub use agent::{Agent, AgentIdentity};
 pub use config::Config;
-pub use datacenter::{Datacenter, SharedDatacenter};
+pub use datacenter::{Datacenter, SharedDatacenter, Standing};

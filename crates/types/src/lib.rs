@@ -51,7 +51,7 @@ pub use name::{CheckId, NodeName, ServiceId, ServiceName};
 pub use node::Node;
 pub use query::{Answer, Query, Read};
 pub use refusal::Refusal;
-pub use rows::Rows;
+pub use rows::{Rows, RowsMark};
 pub use rpc::{Credential, Operation, Report};
 pub use selection::{Merge, Near, Selection};
 pub use service::{CheckServiceNode, NodeService, ServiceNode};

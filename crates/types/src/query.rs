@@ -130,6 +130,9 @@ pub enum Query {
     /// An instance that an agent holds, as the config entries complete it.
     #[n(85)]
     Completed(#[n(0)] Box<NodeService>),
+    /// Which nodes and services have this IP address.
+    #[n(120)]
+    AddressNames(#[n(0)] String),
 }
 
 /// The keys under a prefix.
@@ -170,6 +173,18 @@ impl ServiceQuery {
     pub fn all(service: ServiceName) -> Self {
         Self { service, tags: Vec::new(), node_meta: BTreeMap::new(), passing: false, connect: false }
     }
+}
+
+/// What has an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AddressNames {
+    /// The nodes at it.
+    #[n(0)]
+    pub nodes: Vec<NodeName>,
+    /// The services with instances of their own at it.
+    #[n(1)]
+    pub services: Vec<ServiceName>,
 }
 
 /// Checks by state.
@@ -313,4 +328,7 @@ pub enum Answer {
     /// To `Completed`.
     #[n(84)]
     Completed(#[n(0)] Box<NodeService>),
+    /// To `AddressNames`.
+    #[n(120)]
+    AddressNames(#[n(0)] AddressNames),
 }

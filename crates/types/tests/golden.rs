@@ -6,6 +6,8 @@
 #![allow(clippy::too_many_lines, reason = "one line per message")]
 #![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
 
+#[path = "golden/addresses.rs"]
+mod addresses;
 #[path = "golden/archive.rs"]
 mod archive;
 #[path = "golden/config_entries.rs"]

@@ -21,7 +21,7 @@ use tower::ServiceExt;
 
 use crate::agent::{Agent, AgentIdentity};
 use crate::config::{Config, Flags, Host};
-use crate::datacenter::Datacenter;
+use crate::datacenter::{Datacenter, Standing};
 use crate::events::Ring;
 use crate::local::{Local, LocalSettings};
 use crate::orders::Orders;
@@ -45,6 +45,8 @@ pub(crate) struct Double {
     pub(crate) forbidden: Mutex<Vec<String>>,
     pub(crate) members: Mutex<Vec<Member>>,
     pub(crate) leader: Mutex<Option<String>>,
+    /// Where the state stands; none for one that is elsewhere.
+    pub(crate) standing: Mutex<Option<Standing>>,
     /// Whether gossip has keys.
     pub(crate) encrypted: Mutex<bool>,
 }
@@ -64,6 +66,7 @@ impl Double {
             forbidden: Mutex::default(),
             members: Mutex::default(),
             leader: Mutex::new(Some("10.0.0.1:8300".into())),
+            standing: Mutex::default(),
             encrypted: Mutex::default(),
         })
     }
@@ -125,6 +128,10 @@ impl Datacenter for Double {
             _ => Report::Done,
         };
         Box::pin(async { Ok(report) })
+    }
+
+    fn standing(&self, _: &Credential) -> Option<Standing> {
+        *self.standing.lock()
     }
 }
 

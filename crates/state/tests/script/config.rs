@@ -19,6 +19,7 @@ pub(super) fn query_of(arguments: &Arguments<'_>, line: &str) -> Option<Query> {
         "gateway-services" => Query::GatewayServices(first.parse().unwrap()),
         "ingress" => Query::HealthIngress(ServiceQuery::all(first.parse().unwrap())),
         "virtual" => Query::VirtualAddress(first.parse().unwrap()),
+        "at-address" => Query::AddressNames(first.into()),
         "complete" => Query::Completed(serde_json::from_str(&line["complete ".len()..]).unwrap()),
         _ => return None,
     })
@@ -57,6 +58,10 @@ pub(super) fn rows(answer: &Answer) -> Vec<String> {
             })
             .collect(),
         Answer::Completed(it) => vec![proxy(it)],
+        Answer::AddressNames(it) => {
+            let nodes = it.nodes.iter().map(|name| format!("node {name}"));
+            nodes.chain(it.services.iter().map(|name| format!("service {name}"))).collect()
+        }
         _ => Vec::new(),
     }
 }
