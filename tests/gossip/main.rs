@@ -48,6 +48,7 @@ impl Ours {
         let address = format!("{}:{PORT}", next_address()).parse().expect("an address");
         let mut config = Config::new(name, address);
         config.timing = Timing::local();
+        config.compress_packets = true;
         config.tags = Tags::from([("role".into(), "consul".into()), ("dc".into(), "dc1".into())]);
         let mut settings = Settings {
             config,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use lictor_gossip::wire::consul::ConsulEvent;
-use lictor_gossip::{Change, Event, Gossip};
+use lictor_gossip::{Change, Event, Status};
 use lictor_types::event::{EVENT_VERSION, UserEvent};
 use tokio::sync::{broadcast, watch};
 
 use super::Pools;
+use super::upkeep::is_server;
 use crate::agent::Agent;
 use crate::events;
 
@@ -92,16 +93,9 @@ impl Pools {
     /// Whether gossip brings events here: a server is in the pool.
     pub async fn hears_a_server(&self) -> bool {
         let Some(pool) = self.lan() else { return false };
-        let hears = |pool: Gossip| async move {
-            pool.with_core(|core, _| {
-                core.members().any(|member| {
-                    member.status == lictor_gossip::Status::Alive
-                        && member.record.tags().get("role").is_some_and(|role| role == "consul")
-                })
-            })
-            .await
-        };
-        hears(pool).await.unwrap_or_default()
+        let hears =
+            pool.with_core(|core, _| core.members().any(|it| it.status == Status::Alive && is_server(&it.record)));
+        hears.await.unwrap_or_default()
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{PoolKind, Pools, node_of_wan};
 use crate::agent::Agent;
+use crate::config::Join;
 
 /// The first pause after an attempt that reached nobody.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -34,18 +35,16 @@ pub(super) async fn keep_joined(pools: Arc<Pools>, agent: Arc<Agent>, fatal: wat
     let (mut failures, mut joined) = (0, false);
     loop {
         if !is_alone(&pool).await {
+            if failures > 0 || !joined {
+                tracing::info!("this agent is in the gossip pool");
+            }
             (failures, joined) = (0, true);
             tokio::time::sleep(LOOK_INTERVAL).await;
             continue;
         }
-        let told = told_addresses(&agent).await;
-        let found = match (attempt(&pools, &join.retry_join).await, told) {
-            (Ok(reached), _) => Ok(reached),
-            (Err(error), told) if told.is_empty() => Err(error),
-            (Err(_), told) => attempt(&pools, &told).await,
-        };
-        match found {
-            Ok(reached) => tracing::info!(reached, "joined the gossip pool"),
+        match look_for_others(&pools, &agent, &join).await {
+            // It may have been this agent itself that answered.
+            Ok(reached) => tracing::debug!(reached, "joined members of the gossip pool"),
             Err(error) => {
                 // Who names nobody and is told of nobody is the first.
                 if !join.retry_join.is_empty() {
@@ -64,6 +63,24 @@ pub(super) async fn keep_joined(pools: Arc<Pools>, agent: Arc<Agent>, fatal: wat
         tokio::time::sleep(pause.after(failures, &*agent.rng)).await;
         failures = failures.saturating_add(1);
     }
+}
+
+/// First those whom the configuration names; then a server, where it would gossip if its port is ours; then whom the servers
+/// know.
+async fn look_for_others(pools: &Pools, agent: &Agent, join: &Join) -> Result<usize, GossipError> {
+    let attempted = attempt(pools, &join.retry_join).await;
+    if attempted.is_ok() {
+        return attempted;
+    }
+    let count = join.servers.len() as u64;
+    let server = join.servers.get(agent.rng.below(count.max(1)) as usize);
+    let host = server.and_then(|address| address.rsplit_once(':')).map(|(host, _)| host.to_owned());
+    let joined = attempt(pools, host.as_slice()).await;
+    if joined.is_ok() {
+        return joined;
+    }
+    let told = told_addresses(agent).await;
+    if told.is_empty() { attempted } else { attempt(pools, &told).await }
 }
 
 async fn attempt(pools: &Pools, addresses: &[String]) -> Result<usize, GossipError> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lictor_gossip::Event;
+use lictor_gossip::{Core, Event, Record};
 use lictor_types::rpc::Operation;
 use lictor_types::{Coordinate, MemberStatus, NodeCoordinate};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::Instant;
 
 use super::Pools;
 use crate::agent::Agent;
@@ -18,7 +18,9 @@ const COORDINATES_PER_SECOND: usize = 64;
 /// Between two tellings in a small datacenter.
 const COORDINATE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long news of members are gathered before the servers are looked at.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(250);
+/// The value of the tag `role` of a server.
+const ROLE_SERVER: &[u8] = b"consul";
 /// Between two choices of the server that is asked first, in a small datacenter.
 const REBALANCE_INTERVAL: Duration = Duration::from_secs(300);
 /// Agents that change their server in a second, in a large one.
@@ -68,39 +70,68 @@ pub(super) async fn find_servers(pools: Arc<Pools>, agent: Arc<Agent>, forwarder
     let mut rebalance = false;
     loop {
         let datacenter = agent.identity.datacenter.clone();
-        let found = pool.with_core(move |core, _| {
-            let here = core.coordinate();
-            let members = core.members().filter_map(|member| super::as_member(&member));
-            let servers = members.filter(|it| it.is_server() && it.tags.get("dc") == Some(&datacenter));
-            let found = servers.filter_map(|server| {
-                let port: u16 = server.tags.get("port")?.parse().ok()?;
-                let ip = server.address.parse().ok()?;
-                let distance = core.coordinate_of(server.name.as_str()).map_or(0.0, |there| here.distance(&there));
-                Some(FoundServer {
-                    address: std::net::SocketAddr::new(ip, port).to_string(),
-                    answers: server.status == MemberStatus::Alive,
-                    round_trip: Duration::try_from_secs_f64(distance).unwrap_or_default(),
-                })
-            });
-            (found.collect::<Vec<_>>(), core.member_count())
-        });
+        let found = pool.with_core(move |core, _| (servers(core, &datacenter), core.member_count()));
         let Ok((found, members)) = found.await else { return };
         forwarder.found(&found, rebalance);
-        rebalance = false;
         let interval = REBALANCE_INTERVAL.max(Duration::from_secs((members / REBALANCED_PER_SECOND) as u64));
         let spread = Duration::from_millis(agent.rng.below(interval.as_millis() as u64));
-        let deadline = Instant::now() + interval + spread;
-        loop {
-            match tokio::time::timeout_at(deadline, told.recv()).await {
-                Ok(Ok(Event::Member { .. }) | Err(RecvError::Lagged(_))) => break tokio::time::sleep(GATHER).await,
-                Ok(Ok(_)) => {}
-                Ok(Err(RecvError::Closed)) => return,
-                Err(_) => {
-                    rebalance = true;
-                    break;
-                }
-            }
+        let Ok(cause) = tokio::time::timeout(interval + spread, until_a_server_changes(&mut told)).await else {
+            rebalance = true;
+            continue;
+        };
+        if cause == Cause::Closed {
+            return;
         }
-        while told.try_recv().is_ok() {}
+        rebalance = false;
+        tokio::time::sleep(GATHER).await;
+        // What came meanwhile is seen in the look that follows.
+        told = told.resubscribe();
     }
+}
+
+/// Why servers are looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Changed,
+    Closed,
+}
+
+async fn until_a_server_changes(told: &mut broadcast::Receiver<Event>) -> Cause {
+    loop {
+        match told.recv().await {
+            // Thousands of clients come and go; what they are is read of few.
+            Ok(Event::Member { member, .. }) if may_be_server(&member.record) => return Cause::Changed,
+            Err(RecvError::Lagged(_)) => return Cause::Changed,
+            Ok(_) => {}
+            Err(RecvError::Closed) => return Cause::Closed,
+        }
+    }
+}
+
+/// Whether the tags of a member could be those of a server, by a glance at their bytes.
+fn may_be_server(record: &Record) -> bool {
+    record.meta().windows(ROLE_SERVER.len()).any(|bytes| bytes == ROLE_SERVER)
+}
+
+/// Whether a member runs as a server.
+pub(super) fn is_server(record: &Record) -> bool {
+    may_be_server(record) && record.tags().get("role").is_some_and(|role| role.as_bytes() == ROLE_SERVER)
+}
+
+fn servers(core: &Core, datacenter: &String) -> Vec<FoundServer> {
+    let here = core.coordinate();
+    let candidates = core.members().filter(|member| may_be_server(&member.record));
+    let members = candidates.filter_map(|member| super::as_member(&member));
+    let servers = members.filter(|it| it.is_server() && it.tags.get("dc") == Some(datacenter));
+    let found = servers.filter_map(|server| {
+        let port: u16 = server.tags.get("port")?.parse().ok()?;
+        let ip = server.address.parse().ok()?;
+        let distance = core.coordinate_of(server.name.as_str()).map_or(0.0, |there| here.distance(&there));
+        Some(FoundServer {
+            address: std::net::SocketAddr::new(ip, port).to_string(),
+            answers: server.status == MemberStatus::Alive,
+            round_trip: Duration::try_from_secs_f64(distance).unwrap_or_default(),
+        })
+    });
+    found.collect()
 }
