@@ -138,9 +138,10 @@ fn unit(context: &Context) -> Result<Outcome> {
 }
 
 fn fuzz(context: &Context) -> Result<Outcome> {
-    // The programs of the unit level, so nothing is built for it. The targets of one program run side by side.
+    // The programs of the unit level, so nothing is built for it. All targets of one program run side by side.
     let mut command = cargo(context);
-    command.args(["test", "--workspace", "--locked", "--lib", "--test", "fuzz", "--", "--nocapture", "fuzz_"]);
+    command.args(["test", "--workspace", "--locked", "--lib", "--test", "fuzz", "--"]);
+    command.args(["--nocapture", "--test-threads=16", "fuzz_"]);
     tests(command.env("LICTOR_FUZZ_SECONDS", context.seconds.to_string()))
 }
 
