@@ -48,7 +48,7 @@ const BUDGETS: [(Operation, u64); 4] = [
     (Operation::Put, 2_000_000),
     (Operation::Get, 670_000),
     (Operation::HealthRead, 640_000),
-    (Operation::DnsAnswer, 430_000),
+    (Operation::DnsAnswer, 15_000),
 ];
 
 /// A server that runs under callgrind.
