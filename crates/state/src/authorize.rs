@@ -76,6 +76,8 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         Query::ConfigEntry(key) => config::needs_of_read(key),
         Query::VirtualAddress(name) => Some(Requirement::read(Resource::Service, name.as_str())),
         Query::Completed(service) => Some(Requirement::read(Resource::Service, service.name.as_str())),
+        Query::DiscoveryChain(it) => Some(Requirement::read(Resource::Service, it.service.as_str())),
+        Query::ExportedServices => Some(Requirement::read(Resource::Mesh, "")),
         Query::KvList(_)
         | Query::KvKeys(_)
         | Query::Nodes(_)

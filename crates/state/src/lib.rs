@@ -22,6 +22,7 @@ mod central;
 mod chain;
 mod changes;
 mod config;
+mod discovery;
 mod gateways;
 mod health;
 mod indexes;

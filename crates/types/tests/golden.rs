@@ -10,6 +10,8 @@
 mod archive;
 #[path = "golden/config_entries.rs"]
 mod config_entries;
+#[path = "golden/discovery_chain.rs"]
+mod discovery_chain;
 #[path = "golden/equality.rs"]
 mod equality;
 #[path = "golden/locks.rs"]

@@ -26,6 +26,7 @@ mod config_tests;
 mod connect;
 mod coordinate;
 mod decode;
+mod discovery_chain;
 #[cfg(test)]
 pub(crate) mod double;
 mod event;
