@@ -32,6 +32,7 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
             vec![Requirement::write(Resource::Operator, "")]
         }
         Command::SessionCreate(session) => vec![Requirement::write(Resource::Session, session.node.as_str())],
+        Command::SessionCreateWithin(it) => vec![Requirement::write(Resource::Session, it.session.node.as_str())],
         // A session that is not there is gone already, whoever asks.
         Command::SessionDestroy(what) => store
             .session(&what.id)
