@@ -116,7 +116,8 @@ fn reaching(entries: &ConfigEntries, service: &str) -> BTreeSet<String> {
 }
 
 /// Refuses a gateway that has a listener of another protocol than a service on it; only of these services, if they are
-/// named.
+/// named. Who writes the gateway must say their protocol; where one of them changes later, a plain listener may stay
+/// before a service that is only resolved.
 fn check_ingress(
     entries: &ConfigEntries,
     gateway: &ConfigEntry,
@@ -129,8 +130,7 @@ fn check_ingress(
                 continue;
             }
             let compile::Compiled { chain, is_routed, .. } = compile::plain(entries, service)?;
-            // A plain listener may stand before any service that is only resolved.
-            let is_plain = expected == DEFAULT_PROTOCOL && !is_routed;
+            let is_plain = only.is_some() && expected == DEFAULT_PROTOCOL && !is_routed;
             if chain.protocol != expected && !is_plain {
                 return Err(format!(
                     "service {service:?} has protocol {:?}, which does not match defined listener protocol {expected:?}",
