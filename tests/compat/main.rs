@@ -8,6 +8,7 @@ mod dns;
 mod http;
 mod locks_script;
 mod script;
+mod script_config;
 mod script_queries;
 mod selections;
 
