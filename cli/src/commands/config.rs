@@ -41,11 +41,14 @@ pub(crate) struct DeleteFlags {
 }
 
 /// Of which kind.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct ListFlags {
     /// Kind of the entries, for example service-intentions.
     #[arg(long)]
     kind: String,
+    /// Only the entries that satisfy this expression.
+    #[arg(long, default_value = "")]
+    filter: String,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -82,7 +85,7 @@ pub(crate) struct WriteFlags {
 pub(super) async fn run(command: ConfigCommand) -> Result<Output, Failure> {
     match command {
         ConfigCommand::Delete(flags) => delete(&Api::connect(&flags.api)?, &flags).await,
-        ConfigCommand::List(flags) => list(&Api::connect(&flags.api)?, &flags.kind).await,
+        ConfigCommand::List(flags) => list(&Api::connect(&flags.api)?, &flags).await,
         ConfigCommand::Read(flags) => read(&Api::connect(&flags.api)?, &flags.kind, &flags.name).await,
         ConfigCommand::Write(flags) => write(&Api::connect(&flags.api)?, &flags).await,
     }
@@ -107,10 +110,13 @@ async fn read(api: &Api, kind: &str, name: &str) -> Result<Output, Failure> {
     Output::json(&entry, 4)
 }
 
-async fn list(api: &Api, kind: &str) -> Result<Output, Failure> {
+async fn list(api: &Api, flags: &ListFlags) -> Result<Output, Failure> {
+    let kind = &flags.kind;
     let failed = Failure::because(format!("Error listing config entries for kind {kind:?}"));
+    let query = [("filter", flags.filter.as_str())];
+    let query = if flags.filter.is_empty() { &[] } else { &query[..] };
     let (entries, _): (Vec<Value>, _) =
-        api.get(&format!("/v1/config/{}", encode_path(kind)), &[]).await.map_err(failed)?;
+        api.get(&format!("/v1/config/{}", encode_path(kind)), query).await.map_err(failed)?;
     Ok(Output::lines(entries.iter().map(name_of)))
 }
 
@@ -155,6 +161,10 @@ mod tests {
         String::from_utf8(output.bytes).unwrap()
     }
 
+    fn of_kind(kind: &str, filter: &str) -> ListFlags {
+        ListFlags { kind: kind.into(), filter: filter.into(), ..ListFlags::default() }
+    }
+
     #[tokio::test]
     async fn an_entry_of_which_there_is_one_has_its_name_without_saying_it() {
         let fake = Fake::answering(&[
@@ -167,7 +177,7 @@ mod tests {
         std::fs::write(&file, "Kind = \"mesh\"\n").unwrap();
         let flags = WriteFlags { source: file.to_str().unwrap().into(), ..WriteFlags::default() };
         assert_eq!(text(write(&fake.api(), &flags).await.unwrap()), "Config entry written: mesh/mesh\n");
-        assert_eq!(text(list(&fake.api(), "mesh").await.unwrap()), "mesh\n");
+        assert_eq!(text(list(&fake.api(), &of_kind("mesh", "")).await.unwrap()), "mesh\n");
     }
 
     #[tokio::test]
@@ -177,6 +187,7 @@ mod tests {
             ("PUT /v1/config?cas=4", 200, "false"),
             ("GET /v1/config/service-intentions/api", 200, r#"{"Kind":"service-intentions","Name":"api"}"#),
             ("GET /v1/config/service-intentions", 200, r#"[{"Name":"api"},{"Name":"web"}]"#),
+            ("GET /v1/config/service-defaults?filter=Protocol%20%3D%3D%20tcp", 200, r#"[{"Name":"db"}]"#),
             ("DELETE /v1/config/service-intentions/api", 200, "{}"),
             ("DELETE /v1/config/service-intentions/api?cas=4", 200, "false"),
         ])
@@ -193,7 +204,9 @@ mod tests {
 
         let shown = text(read(&fake.api(), "service-intentions", "api").await.unwrap());
         assert_eq!(shown, "{\n    \"Kind\": \"service-intentions\",\n    \"Name\": \"api\"\n}\n");
-        assert_eq!(text(list(&fake.api(), "service-intentions").await.unwrap()), "api\nweb\n");
+        assert_eq!(text(list(&fake.api(), &of_kind("service-intentions", "")).await.unwrap()), "api\nweb\n");
+        let chosen = list(&fake.api(), &of_kind("service-defaults", "Protocol == tcp")).await.unwrap();
+        assert_eq!(text(chosen), "db\n");
 
         let mut flags = DeleteFlags { kind: "service-intentions".into(), name: "api".into(), ..DeleteFlags::default() };
         let removed = text(delete(&fake.api(), &flags).await.unwrap());

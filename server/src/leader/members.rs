@@ -361,24 +361,31 @@ fn registration(datacenter: &ServerDatacenter, member: &Member) -> Option<Regist
     let check = serf_health(member.status);
     let service = member.is_server().then(|| consul_service(member));
     let known = catalog::of_node(&store, &member.name);
-    let is_right = known.is_some_and(|(node, services)| {
-        let same_node = node.address == member.address && node.id == member.id && node.meta == member.meta;
+    let is_right = known.as_ref().is_some_and(|(node, services)| {
+        let same_node = node.address == member.address && node.id == member.id;
         let same_service =
             service.as_ref().is_none_or(|it| services.get(it.id_text()).is_some_and(|row| row.port == it.port));
         same_node && same_service && catalog::serf_health(&store, &member.name) == Some(check.status)
     });
-    (!is_right).then(|| Registration {
+    if is_right {
+        return None;
+    }
+    // What is told of a node is the agent's own to keep in step; of a new one it is what the member brought.
+    let own = known.map(|(node, _)| node).filter(|node| node.id.eq_ignore_ascii_case(&member.id));
+    let (node_meta, locality) =
+        own.map_or_else(|| (member.meta.clone(), None), |node| (node.meta.clone(), node.locality.clone()));
+    Some(Registration {
         id: member.id.clone(),
         node: member.name.clone(),
         address: member.address.clone(),
         datacenter: datacenter.settings.datacenter.clone(),
         tagged_addresses: tagged_addresses(&member.address),
-        node_meta: member.meta.clone(),
+        node_meta,
         service,
         check: Some(check),
         checks: Vec::new(),
         skip_node_update: false,
-        locality: None,
+        locality,
     })
 }
 

@@ -145,6 +145,7 @@ fn start_with(
     let tasks = Tasks::new();
     let local = Local::start(LocalSettings {
         identity: identity(),
+        node: NodeFacts::default(),
         tokens: Arc::new(AgentTokens::new(
             Credential::new("default"),
             Credential::new("agent"),
