@@ -26,7 +26,7 @@ pub struct Reloaded {
 type Fixed = (&'static str, fn(&Config) -> String);
 
 /// Everything of [`Config`] but what [`taken_over`] takes over.
-const FIXED: [Fixed; 33] = [
+const FIXED: [Fixed; 34] = [
     ("server", |it| it.server.to_string()),
     ("bootstrap_expect", |it| it.bootstrap_expect.to_string()),
     ("datacenter", |it| it.datacenter.clone()),
@@ -51,6 +51,7 @@ const FIXED: [Fixed; 33] = [
     ("skip_leave_on_interrupt", |it| it.skip_leave_on_interrupt.to_string()),
     ("autopilot", |it| format!("{:?}", it.autopilot)),
     ("session_ttl_min", |it| format!("{:?}", it.session_ttl_min)),
+    ("reconnect_timeout", |it| format!("{:?}", it.reconnect_timeout)),
     ("disable_coordinates", |it| it.disable_coordinates.to_string()),
     ("connect.enabled", |it| it.connect_enabled.to_string()),
     ("ui_config.enabled", |it| it.ui_enabled.to_string()),

@@ -29,6 +29,11 @@ const QUERY_TIME_MAX: Duration = Duration::from_secs(3600);
 /// The shortest TTL that sessions may be allowed to have.
 const SESSION_TTL_LEAST: Duration = Duration::from_secs(1);
 
+/// How long a failed member may come back, unless it is configured.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(72 * 3600);
+/// The shortest such time: a night without power must not cost a node its place.
+const RECONNECT_TIMEOUT_LEAST: Duration = Duration::from_secs(8 * 3600);
+
 /// Builds the configuration and says what is wrong or doubtful in it. None only when something is wrong.
 pub(super) fn build(
     root: &Map<String, Value>,
@@ -84,6 +89,7 @@ pub(super) fn build(
         skip_leave_on_interrupt: keys.flag("skip_leave_on_interrupt").unwrap_or(server),
         autopilot: autopilot(&keys),
         session_ttl_min: session_ttl_min(&mut keys),
+        reconnect_timeout: reconnect_timeout(&mut keys),
         disable_coordinates: keys.flag("disable_coordinates").unwrap_or(false),
         connect_enabled: keys.flag("connect.enabled").unwrap_or(true),
         ui_enabled: keys.flag("ui_config.enabled").unwrap_or(dev),
@@ -183,6 +189,15 @@ fn session_ttl_min(keys: &mut Keys<'_>) -> Duration {
         keys.invalid(format!("session_ttl_min {shown} must be between {from} and {to}"));
     }
     least
+}
+
+fn reconnect_timeout(keys: &mut Keys<'_>) -> Duration {
+    let timeout = keys.duration("reconnect_timeout").unwrap_or(RECONNECT_TIMEOUT);
+    if timeout < RECONNECT_TIMEOUT_LEAST {
+        let [shown, least] = [timeout, RECONNECT_TIMEOUT_LEAST].map(lictor_types::duration::format);
+        keys.invalid(format!("reconnect_timeout {shown} must be {least} or more"));
+    }
+    timeout
 }
 
 /// Consul's defaults.

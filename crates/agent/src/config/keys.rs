@@ -153,6 +153,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
         ]),
     ),
     ("primary_datacenter", Text),
+    ("reconnect_timeout", Duration),
     ("recursors", Texts),
     ("retry_interval", Duration),
     ("retry_join", Texts),
