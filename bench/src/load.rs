@@ -1,4 +1,4 @@
-//! The load generator: keep-alive connections, spread over one thread per core, each asking again as soon as it has its
+//! The load generator: keep-alive connections, spread over one thread per two cores, each asking again as soon as it has its
 //! answer (a closed loop: what it shows is the most that these connections can get, and the time at that load).
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -144,9 +144,11 @@ async fn ask(
     Ok(())
 }
 
-/// Connections for each thread.
+/// Connections for each thread. Half of the cores are the servers': with as many threads as cores the generator is what is
+/// measured.
 pub(crate) fn shares(connections: usize) -> impl Iterator<Item = usize> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(connections.max(1));
+    let threads =
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)).min(connections.max(1));
     (0..threads).map(move |thread| connections / threads + usize::from(thread < connections % threads))
 }
 

@@ -1,7 +1,7 @@
 //! Figures, honest and with the command that made them. Nothing here passes or fails.
 //!
 //! ```text
-//! kv, idle, start, failover, compare ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
+//! kv, idle, start, failover, compare, dns ─> agents: real processes on 127.x ─> load: keep-alive connections ─> report
 //! ```
 //!
 //! Invariants
@@ -43,6 +43,8 @@ enum Bench {
     Kv(kv::Flags),
     /// Ours beside Consul and etcd, with ratios and targets
     Compare(compare::Flags),
+    /// DNS of ours beside Consul's, asked by dnsperf
+    Dns(compare::dns::Flags),
     /// The load alone, against a server that runs
     Load(only::Flags),
     /// Time from kill -9 of the leader to the next acknowledged write
@@ -87,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Encoding => encoding::run(),
         Bench::Kv(flags) => return kv::run(&flags),
         Bench::Compare(flags) => return compare::run(&flags),
+        Bench::Dns(flags) => return compare::dns::run(&flags),
         Bench::Load(flags) => return only::run(&flags),
         Bench::Failover(flags) => return failover::run(&flags),
         Bench::Idle(common) => return idle::run(&common),

@@ -14,6 +14,7 @@ use lictor_agent::events::Ring;
 use lictor_agent::figures::Figures;
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::orders::Orders;
+use lictor_agent::pools::{KeysError, Pools};
 use lictor_agent::session::Proof;
 use lictor_identity::files::read_roots;
 use lictor_identity::{RenewableChain, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
@@ -77,6 +78,12 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
+    /// Gossip did not start.
+    #[error(transparent)]
+    Gossip(#[from] lictor_gossip::StartError),
+    /// The keys of gossip cannot be used.
+    #[error(transparent)]
+    GossipKeys(#[from] KeysError),
     /// A client did not start.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -122,6 +129,7 @@ impl RunningAgent {
         self.agent.local.stop(limit / 4).await;
         match &self.mode {
             Mode::Server(server) => {
+                self.agent.pools.leave().await;
                 if server.core.leave(limit).await {
                     tokio::time::sleep(self.agent.config.load().performance.leave_drain_time).await;
                 }
@@ -212,7 +220,7 @@ impl Server {
 
     /// Becomes some text when the server must stop, and why.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
-        self.core.fatal.clone()
+        self.core.fatal.subscribe()
     }
 
     /// Hands the lead on, closes the doors, and stops everything within `limit`.
@@ -276,6 +284,10 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
     let logins = LoginMethods {
         kubernetes: config.kubernetes_login_file.clone().map(|file| KubernetesLogin::new(file, resolver.clone())),
     };
+    let pools = Pools::new(&config, &identity, resolver.clone(), Arc::clone(&rng), tasks);
+    // Consensus needs no gossip: the others are found by their addresses.
+    let keys = pools.own_keys(Some(&material.seal.gossip_key()))?;
+    pools.start(&keys.unwrap_or_default()).await?;
     let core = Core::start(
         settings,
         CoreDeps {
@@ -285,6 +297,7 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
             transport: Arc::new(transport),
             seal: material.seal,
             logins,
+            pools: Arc::clone(&pools),
             trust: Some(trust),
         },
     )
@@ -305,7 +318,10 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         figures: Figures::new(core.datacenter.metrics(), &config),
         config: Arc::new(config).into(),
         orders: Orders::default(),
+        pools: Arc::clone(&pools),
     });
+    pools.follow(&agent, None, &core.fatal);
+    tasks.spawn(Arc::clone(&pools).catch_up_with_the_leaders_keys(Arc::clone(&agent)));
     // Servers are few: theirs is the shortest interval, however large the cluster.
     local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks), tokio::sync::watch::channel(0).1);
     let doors = doors::open(&agent, Some(https), tasks).await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
+use lictor_agent::pools::Pools;
 use lictor_identity::RpcTrust;
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::SharedTransport;
@@ -76,6 +77,8 @@ pub struct CoreDeps {
     pub seal: Arc<SealKey>,
     /// How proofs of logins are judged.
     pub logins: LoginMethods,
+    /// The gossip pools that this server is in.
+    pub pools: Arc<Pools>,
     /// Learns the mesh's roots as they change; none where connections are not TLS.
     pub trust: Option<Arc<RpcTrust>>,
 }
@@ -85,7 +88,7 @@ pub struct Core {
     /// Its waist.
     pub datacenter: Arc<ServerDatacenter>,
     /// Becomes some text when the server must stop, and why.
-    pub fatal: watch::Receiver<Option<String>>,
+    pub fatal: watch::Sender<Option<String>>,
     name: NodeName,
     /// Stopped first: calls under way still need consensus.
     rpc: Tasks,
@@ -126,7 +129,7 @@ impl Core {
             found: vec![settings.own.clone()],
             initialized: consensus.is_initialized().await,
         });
-        let (fatal, fatal_seen) = watch::channel(None);
+        let fatal = watch::Sender::new(None);
         let (archives, restores) = Archives::new(&deps.directory);
         let (relay, relayed) = Relay::new();
         let datacenter = Arc::new(ServerDatacenter {
@@ -142,6 +145,7 @@ impl Core {
             looks,
             equality: EqualityTable::default(),
             coordinates: CoordinateBatch::default(),
+            pools: deps.pools,
             events: Ring::new(deps.rng.uuid()),
             clock: deps.clock,
             rng: deps.rng,
@@ -171,10 +175,11 @@ impl Core {
         tasks.spawn(bootstrap::find_cluster(Arc::clone(&datacenter), join, settings.bootstrap_expect, probe));
         tasks.spawn(leader::run(Arc::clone(&datacenter), Arc::new(settings.founding), tasks.child()));
         tasks.spawn(crate::events::follow_leader(Arc::clone(&datacenter)));
+        tasks.spawn(crate::gossip::follow(Arc::clone(&datacenter)));
         tasks.spawn(crate::watchdog::watch(Arc::clone(&datacenter), longest_election));
         let name = settings.member.name.clone();
         presence.spawn(keep_alive(Arc::clone(&datacenter), settings.member));
-        Ok(Self { datacenter, fatal: fatal_seen, name, rpc, presence, tasks })
+        Ok(Self { datacenter, fatal, name, rpc, presence, tasks })
     }
 
     /// Grows whenever a leader was found: then is a good time to compare what this agent holds with the catalog.

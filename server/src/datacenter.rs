@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lictor_agent::Datacenter;
 use lictor_agent::events::Ring;
 use lictor_agent::forward::RpcPool;
+use lictor_agent::pools::Pools;
+use lictor_agent::{Datacenter, Standing};
 use lictor_identity::seal::SealKey;
 use lictor_runtime::transport::Boxed;
 use lictor_runtime::{Clock, Rng};
@@ -59,6 +60,7 @@ pub struct ServerDatacenter {
     pub(crate) looks: Arc<Looks>,
     pub(crate) equality: EqualityTable,
     pub(crate) coordinates: CoordinateBatch,
+    pub(crate) pools: Arc<Pools>,
     pub(crate) events: Ring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
@@ -374,6 +376,13 @@ impl Datacenter for ServerDatacenter {
     fn operate<'a>(&'a self, credential: &'a Credential, operation: Operation) -> Boxed<'a, Result<Report, Refusal>> {
         Box::pin(self.operate_anywhere(credential, operation))
     }
+
+    fn standing(&self, credential: &Credential) -> Option<Standing> {
+        let version = self.published.version()?;
+        // A token may have expired since, which is no change of the state.
+        self.rules(credential).ok()?;
+        Some(Standing { version, last_contact: self.consensus.last_contact() })
+    }
 }
 
 /// Whether only the leader can do it.
@@ -400,7 +409,8 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::RaftPeers
         | Operation::UpdateCoordinate(_)
         | Operation::FireEvent(_)
-        | Operation::ForceLeave(_) => true,
+        | Operation::ForceLeave(_)
+        | Operation::GossipKeys(_) => true,
         Operation::Status
         | Operation::Standing(_)
         | Operation::RaftPeersHere
@@ -412,6 +422,7 @@ fn needs_leader(operation: &Operation) -> bool {
         | Operation::Usage
         | Operation::FollowEvents(_)
         | Operation::CompareState(_)
+        | Operation::Keyring(_)
         | Operation::Authorize(_) => false,
     }
 }

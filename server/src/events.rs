@@ -16,10 +16,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 impl ServerDatacenter {
     /// Takes an event in at the leader.
-    pub(crate) fn fire_event(&self, credential: &Credential, event: UserEvent) -> Result<Report, Refusal> {
+    pub(crate) async fn fire_event(&self, credential: &Credential, event: UserEvent) -> Result<Report, Refusal> {
         self.require_leader()?;
         self.require(credential, &[Requirement::write(Resource::Event, event.name.as_str())])?;
         check(&event)?;
+        self.pools.tell(&event).await;
         self.events.fire(event);
         Ok(Report::Done)
     }

@@ -22,6 +22,7 @@ pub mod equality;
 mod events;
 mod expiry;
 pub mod figures;
+mod gossip;
 pub mod leader;
 pub mod login;
 pub mod material;

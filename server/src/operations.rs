@@ -82,9 +82,11 @@ impl ServerDatacenter {
                 self.coordinates.add(update)?;
                 Ok(Report::Done)
             }
-            Operation::FireEvent(event) => self.fire_event(credential, event),
+            Operation::FireEvent(event) => self.fire_event(credential, event).await,
             Operation::FollowEvents(asked) => Ok(Report::Events(self.events.follow(&asked).await)),
-            Operation::ForceLeave(what) => self.force_leave(credential, &what),
+            Operation::ForceLeave(what) => self.force_leave(credential, &what).await,
+            Operation::GossipKeys(_) => self.gossip_keys().await,
+            Operation::Keyring(asked) => self.keyring(credential, &asked).await,
             Operation::CompareState(asked) => Ok(self.compare_state(&asked).await),
             Operation::Authorize(requirements) => {
                 self.fresh().await?;
@@ -154,10 +156,11 @@ impl ServerDatacenter {
     }
 
     /// A member that has failed is gone from the members and the catalog at once, so there is nothing more to prune.
-    fn force_leave(&self, credential: &Credential, what: &ForceLeave) -> Result<Report, Refusal> {
+    async fn force_leave(&self, credential: &Credential, what: &ForceLeave) -> Result<Report, Refusal> {
         self.require_leader()?;
         self.require(credential, &[Requirement::write(Resource::Operator, "")])?;
         if self.members.force_left(&what.node) {
+            self.remove_from_pool(&what.node, what.prune).await;
             Ok(Report::Done)
         } else {
             Err(Refusal::failed(format!("agent: No node found with name '{}'", what.node)))

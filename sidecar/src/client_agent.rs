@@ -78,6 +78,7 @@ impl ClientAgent {
             figures: lictor_agent::figures::Figures::new(forwarder.metrics(), &config),
             config: Arc::new(config).into(),
             orders: lictor_agent::orders::Orders::default(),
+            pools: lictor_agent::pools::Pools::none(),
         });
         Ok(Self { forwarder, local, agent })
     }
@@ -120,6 +121,8 @@ pub(crate) fn configure(settings: &SidecarSettings, token: Credential) -> Result
         node: Some(settings.node.to_string()),
         node_meta: settings.node_meta.iter().map(|(key, value)| format!("{key}:{value}")).collect(),
         bind: Some("127.0.0.1".into()),
+        // It dials servers and nothing else.
+        serf_lan_port: Some(-1),
         advertise: Some(settings.address.to_string()),
         server_addresses: settings.server_addresses.clone(),
         // An agent must name one; a sidecar keeps nothing, as its pod is its life. It is taken back below.

@@ -388,7 +388,10 @@ impl Shared {
         let session = Session {
             transport,
             material,
-            servers: self.settings.server_addresses.clone(),
+            servers: Box::new({
+                let servers = self.settings.server_addresses.clone();
+                move || servers.clone()
+            }),
             proof: self.settings.login_token.clone(),
             node: self.settings.node.clone(),
             node_id: self.node_id.clone(),

@@ -11,6 +11,7 @@ mod leave;
 mod locks;
 mod membership;
 mod metrics;
+mod names;
 mod overload;
 mod peers_file;
 mod pressure;

@@ -11,7 +11,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(600);
 /// How long one run of a suite may take.
 const SUITE_LIMIT: Duration = Duration::from_secs(180);
 
-fn sources(name: &str) -> PathBuf {
+pub(crate) fn sources(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("compat").join(name)
 }
 
@@ -33,7 +33,7 @@ impl GoSuite {
     /// Runs the tests that need only an agent; how many passed.
     pub(crate) fn run(&self, agent: &str) -> Result<usize, String> {
         let mut suite = self.command();
-        suite.args(["-test.skip", "^TestSDK"]).env("CONSUL_HTTP_ADDR", format!("{agent}:8500"));
+        suite.args(["-test.skip", "^TestSDK|^TestResolver"]).env("CONSUL_HTTP_ADDR", format!("{agent}:8500"));
         passed(&tools::captured(&mut suite, SUITE_LIMIT)?)
     }
 
@@ -48,6 +48,13 @@ impl GoSuite {
         let mut suite = self.command();
         suite.args(["-test.run", "^TestSDK"]).env("PATH", path).env("COMPAT_OWN_SERVER", "1");
         passed(&tools::captured(suite.env("XDG_STATE_HOME", directory.join("sdk-state")), SUITE_LIMIT)?)
+    }
+
+    /// Asks the DNS door at this address through Go's own resolver; how many tests passed.
+    pub(crate) fn ask(&self, address: &str) -> Result<usize, String> {
+        let mut suite = self.command();
+        suite.args(["-test.run", "^TestResolver"]).env("DNS_ADDRESS", address);
+        passed(&tools::captured(&mut suite, SUITE_LIMIT)?)
     }
 
     fn command(&self) -> Command {
@@ -96,8 +103,56 @@ impl PythonSuite {
     pub(crate) fn run(&self, agent: &str) -> Result<usize, String> {
         let mut suite = Command::new(&self.python);
         suite.current_dir(sources("python")).args(["-B", "suite.py"]).env("CONSUL_HTTP_ADDR", format!("{agent}:8500"));
+        ran(&tools::captured(&mut suite, SUITE_LIMIT)?)
+    }
+}
+
+/// How many tests a Python suite says that it ran; none is a failure.
+pub(crate) fn ran(output: &str) -> Result<usize, String> {
+    let count = output.lines().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok());
+    count.filter(|count| *count > 0).ok_or_else(|| format!("no test ran:\n{output}"))
+}
+
+/// The Node suite, with the packages that its lock file names.
+pub(crate) struct NodeSuite {
+    home: PathBuf,
+}
+
+impl NodeSuite {
+    /// Fetches the packages the first time; no script of theirs is run.
+    pub(crate) fn prepare(cache: &Path) -> Result<Self, String> {
+        let home = cache.join("compat/node");
+        std::fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+        let lock = std::fs::read_to_string(sources("node/package-lock.json")).map_err(|error| error.to_string())?;
+        let stamp = home.join("installed.json");
+        if !std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
+            for file in ["package.json", "package-lock.json"] {
+                std::fs::copy(sources("node").join(file), home.join(file)).map_err(|error| error.to_string())?;
+            }
+            let mut install = Command::new("npm");
+            install.current_dir(&home).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+            tools::run(&mut install, BUILD_LIMIT)?;
+            std::fs::write(&stamp, lock).map_err(|error| error.to_string())?;
+        }
+        Ok(Self { home })
+    }
+
+    /// Runs the client's tests; how many passed.
+    pub(crate) fn run(&self, agent: &str) -> Result<usize, String> {
+        self.script("suite.js", "CONSUL_HTTP_ADDR", &format!("{agent}:8500"))
+    }
+
+    /// Asks the DNS door at this address through Node's own resolver; how many tests passed.
+    pub(crate) fn ask(&self, address: &str) -> Result<usize, String> {
+        self.script("resolver.js", "DNS_ADDRESS", address)
+    }
+
+    fn script(&self, name: &str, variable: &str, value: &str) -> Result<usize, String> {
+        let mut suite = Command::new("node");
+        suite.current_dir(sources("node")).args(["--test-reporter=tap", name]).env(variable, value);
+        suite.env("NODE_PATH", self.home.join("node_modules"));
         let output = tools::captured(&mut suite, SUITE_LIMIT)?;
-        let count = output.lines().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok());
+        let count = output.lines().find_map(|line| line.strip_prefix("# pass ")?.trim().parse().ok());
         count.filter(|count| *count > 0).ok_or_else(|| format!("no test ran:\n{output}"))
     }
 }

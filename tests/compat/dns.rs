@@ -110,14 +110,14 @@ fn recursor() -> std::io::Result<String> {
     Ok(address)
 }
 
-fn put(agent: &Agent, target: &str, body: &str) {
+pub(crate) fn put(agent: &Agent, target: &str, body: &str) {
     let address = format!("{}:8500", agent.address).parse().expect("an address");
     let answer = http::send(address, if target == "/v1/query" { "POST" } else { "PUT" }, target, Some(body));
     let answer = answer.unwrap_or_else(|error| panic!("{target}: {error}"));
     assert_eq!(answer.status, 200, "{target}: {}", answer.text());
 }
 
-fn wait_until_ready(agent: &Agent) {
+pub(crate) fn wait_until_ready(agent: &Agent) {
     let address = format!("{}:8500", agent.address).parse().expect("an address");
     let end = Instant::now() + START_LIMIT;
     let ready = || http::send(address, "GET", "/v1/health/service/consul?passing", None);

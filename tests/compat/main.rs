@@ -7,6 +7,7 @@ mod consul;
 mod dns;
 mod http;
 mod locks_script;
+mod resolvers;
 mod script;
 mod script_config;
 mod script_queries;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use lictor_tests::process::{lictor, next_address};
 use lictor_tests::{TestCluster, tools};
 
-use crate::clients::{GoSuite, PythonSuite};
+use crate::clients::{GoSuite, NodeSuite, PythonSuite};
 use crate::consul::DevelopmentAgent;
 
 /// Where tools stay between runs.
@@ -70,5 +71,27 @@ async fn py_consul_drives_an_agent_of_three_servers_and_a_development_agent() {
     let with_agent = hold("Python and agent -dev", suite.run(&agent.address.ip().to_string()));
     println!(
         "\nsummary: py-consul: {with_cluster} tests pass against a client agent of three servers, {with_agent} against `agent -dev`"
+    );
+}
+
+#[test]
+fn resolvers_of_others_find_few_and_many() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let asked = hold("resolvers", resolvers::run(&cache(), directory.path()));
+    println!("\nsummary: {asked}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_client_drives_an_agent_of_three_servers_and_a_development_agent() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let suite = hold("the Node suite", NodeSuite::prepare(&cache()));
+    let cluster = TestCluster::start(3).await;
+    let with_cluster = hold("Node and a client agent", suite.run(&cluster.client.address));
+    drop(cluster);
+    let agent = hold("agent -dev", DevelopmentAgent::start(&lictor(), &next_address(), directory.path()));
+    let with_agent = hold("Node and agent -dev", suite.run(&agent.address.ip().to_string()));
+    println!(
+        "\nsummary: Node's consul: {with_cluster} tests pass against a client agent of three servers, {with_agent} against \
+         `agent -dev`"
     );
 }

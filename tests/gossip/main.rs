@@ -1,9 +1,10 @@
 //! Our gossip and a real Serf in one pool: both see the same members, tags, events, queries, leaves, failures and keys.
 
+mod agents;
 mod library;
 mod serf;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +27,12 @@ const FIRST_KEY: &str = "T9jncgl9mbLus+baTTa7q7nPSUrXwbDi2dhbtqir37s=";
 const SECOND_KEY: &str = "cg8StVXbQJ0gPvMd9o7yrg==";
 const THIRD_KEY: &str = "HvY8ubRZMgafUOWvrOadwOckVa1wN3QWAo46FVKbVN8=";
 
+fn cache() -> PathBuf {
+    std::env::var_os("LICTOR_CACHE").expect("LICTOR_CACHE names a directory; `cargo xtask test` sets it").into()
+}
+
 fn program() -> PathBuf {
-    let cache = std::env::var_os("LICTOR_CACHE").expect("LICTOR_CACHE names a directory; `cargo xtask test` sets it");
-    debian::SERF.program(Path::new(&cache)).unwrap_or_else(|error| panic!("{error}"))
+    debian::SERF.program(&cache()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A member of ours, and what it heard.
@@ -44,6 +48,7 @@ impl Ours {
         let address = format!("{}:{PORT}", next_address()).parse().expect("an address");
         let mut config = Config::new(name, address);
         config.timing = Timing::local();
+        config.compress_packets = true;
         config.tags = Tags::from([("role".into(), "consul".into()), ("dc".into(), "dc1".into())]);
         let mut settings = Settings {
             config,

@@ -82,7 +82,8 @@ impl SerfAgent {
 
     /// The events it has handled, a line each.
     pub(crate) fn events(&self) -> String {
-        std::fs::read_to_string(&self.events).unwrap_or_default()
+        // Payloads may be any bytes.
+        String::from_utf8_lossy(&std::fs::read(&self.events).unwrap_or_default()).into_owned()
     }
 
     pub(crate) fn log(&self) -> String {

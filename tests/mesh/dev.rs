@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -215,38 +215,4 @@ pub(crate) fn keep_open(upstream: u16) -> TcpStream {
     assert_eq!(body, b"hello from api\n");
     drop(reader);
     stream
-}
-
-/// The ports in the SRV records of `name`, asked over UDP in a message written by hand.
-pub(crate) fn dns_srv(port: u16, name: &str) -> Vec<u16> {
-    let mut question = vec![0x12, 0x34, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        question.push(u8::try_from(label.len()).expect("a short label"));
-        question.extend_from_slice(label.as_bytes());
-    }
-    question.extend_from_slice(&[0, 0, 33, 0, 1]);
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a socket");
-    socket.set_read_timeout(Some(ANSWER_LIMIT)).expect("a limit");
-    socket.send_to(&question, ("127.0.0.1", port)).expect("a question");
-    let mut answer = [0; 1500];
-    let length = socket.recv(&mut answer).expect("an answer");
-    let answer = &answer[..length];
-    assert_eq!(answer[..2], question[..2], "the answer is to our question");
-    let number = |at: usize| u16::from_be_bytes([answer[at], answer[at + 1]]);
-    let mut at = question.len();
-    let mut ports = Vec::new();
-    for _ in 0..number(6) {
-        // A name is labels, or ends early in a pointer of two bytes.
-        while answer[at] != 0 && answer[at] < 0xc0 {
-            at += 1 + usize::from(answer[at]);
-        }
-        at += if answer[at] == 0 { 1 } else { 2 };
-        let (kind, data_length) = (number(at), usize::from(number(at + 8)));
-        at += 10;
-        if kind == 33 {
-            ports.push(number(at + 4));
-        }
-        at += data_length;
-    }
-    ports
 }

@@ -7,7 +7,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dev::{Dev, call, dns_srv, eventually_calls, keep_open};
+use dev::{Dev, call, eventually_calls, keep_open};
+use lictor_tests::dns;
 use serde_json::Value;
 
 /// What DESIGN promises of a deny: within a second, also for what is open.
@@ -31,8 +32,9 @@ async fn the_five_things_to_try_work_and_the_end_is_clean() {
         assert!(services.get(service).is_some(), "{service} is not in {services}");
     }
     // 2. DNS.
-    assert_eq!(dns_srv(dev.dns, "web.service.consul"), [dev.web]);
-    assert_eq!(dns_srv(dev.dns, "nobody.service.consul"), [] as [u16; 0]);
+    let srv_ports = |name: &str| dns::srv_ports(([127, 0, 0, 1], dev.dns).into(), name).expect("an answer");
+    assert_eq!(srv_ports("web.service.consul"), [dev.web]);
+    assert_eq!(srv_ports("nobody.service.consul"), [] as [u16; 0]);
     // 3. The key/value store.
     let put = client.put_bytes("/v1/kv/greeting", &[], Bytes::from_static(b"hello")).await.expect("a put");
     assert_eq!(put.as_ref(), b"true");

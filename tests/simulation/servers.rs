@@ -164,6 +164,7 @@ impl Servers {
             transport: Arc::clone(&host.transport),
             seal: Arc::clone(&self.seal),
             logins: LoginMethods::default(),
+            pools: lictor_agent::pools::Pools::none(),
             trust: None,
             directory: Arc::new(directory),
         };

@@ -39,6 +39,14 @@ pub const DIG: Package = Package {
     ],
 };
 
+/// DNS-OARC's `dnsperf`, with the libraries that not every machine has.
+pub const DNSPERF: Package = Package {
+    name: "dnsperf",
+    suite: "bookworm",
+    program: "usr/bin/dnsperf",
+    libraries: &["libldns3", "libnghttp2-14"],
+};
+
 /// HashiCorp Serf 0.9.4.
 pub const SERF: Package = Package { name: "serf", suite: "bookworm", program: "usr/bin/serf", libraries: &[] };
 

@@ -1,6 +1,7 @@
 //! The harness of the whole-system tests: real processes on addresses of their own.
 
 pub mod debian;
+pub mod dns;
 pub mod linearizability;
 pub mod process;
 pub mod tools;

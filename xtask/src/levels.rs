@@ -34,6 +34,11 @@ pub(crate) const LEVELS: &[Level] = &[
         about: "every crate by itself: parsers, state machine scripts, log crashes, proxies",
         run: unit,
     },
+    Level {
+        name: "fuzz",
+        about: "damaged questions, gossip, outputs and configurations, --seconds for each reader",
+        run: fuzz,
+    },
     Level { name: "tidy", about: "the house's own rules: what must be absent", run: tidy },
     Level {
         name: "simulation",
@@ -58,8 +63,13 @@ pub(crate) const LEVELS: &[Level] = &[
         run: gossip,
     },
     Level {
+        name: "agents",
+        about: "a thousand real agents that lose all servers, and a catalog that tells the truth",
+        run: agents,
+    },
+    Level {
         name: "clients",
-        about: "unmodified Go and Python clients, and the answers beside a real Consul's",
+        about: "unmodified Go, Python and Node clients and resolvers, and the answers beside a real Consul's",
         run: clients,
     },
     Level { name: "kubernetes", about: "a real node: chart, resource, injected pods, mutual TLS", run: kubernetes },
@@ -107,6 +117,7 @@ fn unit(context: &Context) -> Result<Outcome> {
     let names = [
         "foreign_authority",
         "driver",
+        "fuzz",
         "golden",
         "golden_packets",
         "golden_snapshot",
@@ -124,6 +135,13 @@ fn unit(context: &Context) -> Result<Outcome> {
     .into_iter()
     .flat_map(|name| ["--test", name]);
     tests(cargo(context).args(["test", "--workspace", "--locked", "--lib", "--bins"]).args(names))
+}
+
+fn fuzz(context: &Context) -> Result<Outcome> {
+    // The programs of the unit level, so nothing is built for it. The targets of one program run side by side.
+    let mut command = cargo(context);
+    command.args(["test", "--workspace", "--locked", "--lib", "--test", "fuzz", "--", "--nocapture", "fuzz_"]);
+    tests(command.env("LICTOR_FUZZ_SECONDS", context.seconds.to_string()))
 }
 
 fn tidy(context: &Context) -> Result<Outcome> {
@@ -158,8 +176,13 @@ fn gossip(context: &Context) -> Result<Outcome> {
     whole_system(context, "gossip")
 }
 
+fn agents(context: &Context) -> Result<Outcome> {
+    whole_system_with(context, "agents", &[("LICTOR_AGENTS", context.agents.to_string())])
+}
+
 fn clients(context: &Context) -> Result<Outcome> {
     tools::debian(&["python3", "curl"], &["python3", "python3-venv", "python3-pip", "curl"])?;
+    tools::debian(&["node", "npm"], &["nodejs", "npm"])?;
     run(&mut node_script(context, "golang"))?;
     whole_system(context, "compat")
 }

@@ -34,6 +34,12 @@ enum Command {
         /// Histories of real processes.
         #[arg(long, default_value_t = 20)]
         histories: u64,
+        /// Seconds for each target of the fuzz level.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Real agents of the agents level; more than 1,000 are without gossip.
+        #[arg(long, default_value_t = 1_000)]
+        agents: u64,
     },
     /// Lists the levels.
     Levels,
@@ -49,6 +55,10 @@ pub(crate) struct Context {
     pub(crate) seeds: u64,
     /// Histories of real processes.
     pub(crate) histories: u64,
+    /// Seconds for each target of the fuzz level.
+    pub(crate) seconds: u64,
+    /// Real agents.
+    pub(crate) agents: u64,
 }
 
 fn main() -> ExitCode {
@@ -70,8 +80,9 @@ fn run() -> Result<bool> {
             }
             Ok(true)
         }
-        Command::Test { levels, seeds, histories } => {
-            let context = Context { root: tools::project_root()?, cache: tools::cache_directory()?, seeds, histories };
+        Command::Test { levels, seeds, histories, agents, seconds } => {
+            let (root, cache) = (tools::project_root()?, tools::cache_directory()?);
+            let context = Context { root, cache, seeds, histories, agents, seconds };
             let chosen = levels::choose(&levels)?;
             Ok(test(&context, &chosen))
         }

@@ -11,6 +11,7 @@
 //! - Consul is tuned, etcd is asked by gRPC. What one system does not have stays empty instead of being imitated.
 
 mod cluster;
+pub(crate) mod dns;
 mod failover;
 mod results;
 mod rows;
@@ -141,11 +142,15 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
 
 fn programs(flags: &Flags) -> anyhow::Result<Programs> {
     let ours = flags.common.lictor()?;
-    let find = |given: &Option<PathBuf>, package: &debian::Package| match given {
+    Ok(Programs { ours, consul: program(&flags.consul, &debian::CONSUL)?, etcd: program(&flags.etcd, &debian::ETCD)? })
+}
+
+/// The program that was given, or Debian's.
+fn program(given: &Option<PathBuf>, package: &debian::Package) -> anyhow::Result<PathBuf> {
+    match given {
         Some(path) => path.canonicalize().with_context(|| format!("no program at {}", path.display())),
         None => package.program(&cache()?).map_err(anyhow::Error::msg),
-    };
-    Ok(Programs { ours, consul: find(&flags.consul, &debian::CONSUL)?, etcd: find(&flags.etcd, &debian::ETCD)? })
+    }
 }
 
 /// Where the tests keep their tools, too.

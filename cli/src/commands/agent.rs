@@ -77,7 +77,7 @@ pub(crate) struct AgentFlags {
     /// Address that others dial.
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<String>,
-    /// Address that others dial in other datacenters; no effect yet.
+    /// Address of WAN gossip that others are told.
     #[arg(long, value_name = "ADDRESS")]
     advertise_wan: Option<String>,
     /// Host and port that other servers dial (ours).
@@ -101,15 +101,24 @@ pub(crate) struct AgentFlags {
     /// Port of raft, RPC and login.
     #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     server_port: Option<i64>,
-    /// Port of LAN gossip; not served yet.
+    /// Port of LAN gossip; -1 for an agent without.
     #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     serf_lan_port: Option<i64>,
-    /// Port of WAN gossip; not served yet.
+    /// Port of WAN gossip, of servers; -1 for none.
     #[arg(long, value_name = "PORT", allow_negative_numbers = true, value_parser = port)]
     serf_wan_port: Option<i64>,
     /// Host of another agent to join, tried again until it answers; may be given several times.
     #[arg(long, visible_alias = "join", value_name = "HOST")]
     retry_join: Vec<String>,
+    /// Host of a server of another datacenter to join over WAN; may be given several times.
+    #[arg(long, visible_alias = "join-wan", value_name = "HOST")]
+    retry_join_wan: Vec<String>,
+    /// Address that LAN gossip listens on, where it is not the bind address.
+    #[arg(long, value_name = "ADDRESS")]
+    serf_lan_bind: Option<String>,
+    /// Address that WAN gossip listens on, where it is not the bind address.
+    #[arg(long, value_name = "ADDRESS")]
+    serf_wan_bind: Option<String>,
     /// Time between two rounds over all of them.
     #[arg(long, value_name = "DURATION")]
     retry_interval: Option<String>,
@@ -119,7 +128,7 @@ pub(crate) struct AgentFlags {
     /// Host and server port of a server (ours); may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     server_address: Vec<String>,
-    /// Key of gossip; kept for when gossip is served.
+    /// Key of gossip in base64, or "off"; better in a file, as others see the arguments of a process.
     #[arg(long, value_name = "KEY")]
     encrypt: Option<String>,
     /// DNS domain.
@@ -140,19 +149,19 @@ pub(crate) struct AgentFlags {
     /// The web UI.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     ui: Option<bool>,
-    /// Checks that run programs; not served yet.
+    /// Checks that run programs, of files and of the API.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     enable_script_checks: Option<bool>,
-    /// Checks of files that run programs; not served yet.
+    /// Checks of files that run programs.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     enable_local_script_checks: Option<bool>,
     /// No effect: node ids are random.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     disable_host_node_id: Option<bool>,
-    /// No effect: there is no keyring yet.
+    /// Changed gossip keys are not kept in the data directory.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     disable_keyring_file: Option<bool>,
-    /// No effect: an agent that starts joins.
+    /// An agent that left joins again when it starts, by what it remembers.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     rejoin: Option<bool>,
     /// File that gets the process id.
@@ -170,14 +179,19 @@ impl AgentFlags {
     /// The flags as the configuration takes them.
     fn into_flags(self) -> Flags {
         let mut fragments = self.hcl;
-        // These have a key and no effect; as a fragment the configuration says of them what it says of the key.
         let switches = [
             ("disable_host_node_id", self.disable_host_node_id),
             ("disable_keyring_file", self.disable_keyring_file),
             ("rejoin_after_leave", self.rejoin),
         ];
         fragments.extend(switches.iter().filter_map(|(key, value)| Some(format!("{key} = {}", (*value)?))));
-        fragments.extend(self.advertise_wan.map(|address| format!("advertise_addr_wan = {address:?}")));
+        let texts = [
+            ("advertise_addr_wan", self.advertise_wan),
+            ("serf_lan", self.serf_lan_bind),
+            ("serf_wan", self.serf_wan_bind),
+        ];
+        fragments.extend(texts.into_iter().filter_map(|(key, value)| Some(format!("{key} = {:?}", value?))));
+        fragments.extend(self.retry_join_wan.iter().map(|entry| format!("retry_join_wan = [{entry:?}]")));
         Flags {
             config_paths: self.config_file,
             config_format: self.config_format,
@@ -398,6 +412,8 @@ fn banner(config: &Config, identity: &AgentIdentity, doors: &Doors) -> Vec<Strin
         }
     }
     let (http, https, dns) = (port(&doors.http), port(&doors.https), port(&doors.dns));
+    let gossip = |port: Option<u16>| port.map_or(-1, i32::from);
+    let (lan, wan) = (gossip(config.ports.serf_lan), gossip(config.ports.serf_wan));
     let segment = if config.server { "<all>" } else { "" };
     let policy = if config.acl.default_allow { "allow" } else { "deny" };
     let verified = "Verify Incoming: true, Verify Outgoing: true (Verify Hostname: true), Min Version: TLSv1_3";
@@ -414,11 +430,8 @@ fn banner(config: &Config, identity: &AgentIdentity, doors: &Doors) -> Vec<Strin
             "Client Addr",
             format!("[{}] (HTTP: {http}, HTTPS: {https}, gRPC: -1, gRPC-TLS: -1, DNS: {dns})", addresses.join(" ")),
         ),
-        (
-            "Cluster Addr",
-            format!("{} (LAN: {}, WAN: {})", identity.address, config.ports.serf_lan, config.ports.serf_wan),
-        ),
-        ("Gossip Encryption", "false".to_owned()),
+        ("Cluster Addr", format!("{} (LAN: {lan}, WAN: {wan})", identity.address)),
+        ("Gossip Encryption", config.gossip.is_encrypted().to_string()),
         ("Auto-Encrypt-TLS", "false".to_owned()),
         ("ACL Enabled", config.acl.enabled.to_string()),
         ("ACL Default Policy", policy.to_owned()),

@@ -22,6 +22,9 @@ pub(crate) struct MembersFlags {
     /// All tags instead of the usual columns.
     #[arg(long)]
     detailed: bool,
+    /// The servers of all datacenters, as a server knows them.
+    #[arg(long)]
+    wan: bool,
     /// Only members that are so: alive, leaving, left, failed; several with `|` between them.
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
@@ -101,6 +104,7 @@ pub(super) async fn run(flags: MembersFlags) -> Result<Output, Failure> {
 async fn list(api: &Api, flags: &MembersFlags) -> Result<Output, Failure> {
     let wanted = wanted(flags.status.as_deref().unwrap_or(".*"))?;
     let mut query = vec![("segment", "_all")];
+    query.extend(flags.wan.then_some(("wan", "1")));
     query.extend(flags.filter.as_deref().map(|filter| ("filter", filter)));
     let (answer, _): (Value, _) = api.get(PATH, &query).await.map_err(Failure::because("Error retrieving members"))?;
     let mut members: Vec<(Row, Value)> = Vec::new();

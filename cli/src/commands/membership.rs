@@ -13,6 +13,9 @@ pub(crate) struct JoinFlags {
     /// Addresses of members.
     #[arg(value_name = "ADDRESS")]
     addresses: Vec<String>,
+    /// Join the servers of another datacenter.
+    #[arg(long)]
+    wan: bool,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -38,18 +41,19 @@ pub(crate) struct ForceLeaveFlags {
 }
 
 pub(super) async fn join(flags: JoinFlags) -> Result<Output, Failure> {
-    join_all(&Api::connect(&flags.api)?, &flags.addresses).await
+    join_all(&Api::connect(&flags.api)?, &flags.addresses, flags.wan).await
 }
 
-async fn join_all(api: &Api, addresses: &[String]) -> Result<Output, Failure> {
+async fn join_all(api: &Api, addresses: &[String], wan: bool) -> Result<Output, Failure> {
     if addresses.is_empty() {
         return Err(Failure::new("At least one address to join must be specified."));
     }
     let mut joined = 0;
+    let parameters: &[(&str, &str)] = if wan { &[("wan", "1")] } else { &[] };
     let mut problems = String::new();
     for address in addresses {
         let path = format!("/v1/agent/join/{}", encode_path(address));
-        match api.client().put_bytes(&path, &[], Bytes::new()).await {
+        match api.client().put_bytes(&path, parameters, Bytes::new()).await {
             Ok(_) => joined += 1,
             Err(error) => problems.push_str(&format!("Error joining address '{address}': {error}\n")),
         }
@@ -96,10 +100,10 @@ mod tests {
     async fn one_address_that_is_joined_is_enough() {
         let fake = Fake::answering(&[("PUT /v1/agent/join/10.0.0.1", 200, "")]).await;
         let addresses = ["10.0.0.1".to_owned(), "10.0.0.2".to_owned()];
-        let output = join_all(&fake.api(), &addresses).await.unwrap();
+        let output = join_all(&fake.api(), &addresses, false).await.unwrap();
         assert_eq!(output.bytes, b"Successfully joined cluster by contacting 1 nodes.\n");
         assert!(output.remark.starts_with("Error joining address '10.0.0.2': Unexpected response code: 404"));
-        let failed = join_all(&fake.api(), &addresses[1..]).await.unwrap_err().to_string();
+        let failed = join_all(&fake.api(), &addresses[1..], false).await.unwrap_err().to_string();
         assert!(failed.ends_with("\nFailed to join any nodes."), "{failed}");
     }
 }

@@ -224,6 +224,9 @@ fn agent(plan: &Plan, home: &Home, name: &str, tokens: &str) -> Flags {
         node: Some(name.into()),
         datacenter: Some("dc1".into()),
         bind: Some("127.0.0.1".into()),
+        // All in one process, which knows itself.
+        serf_lan_port: Some(-1),
+        serf_wan_port: Some(-1),
         client: Some("127.0.0.1".into()),
         data_dir: Some(home.of_agent(name).display().to_string()),
         server_addresses: plan.servers.iter().map(|port| loopback(*port).to_string()).collect(),

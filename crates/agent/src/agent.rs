@@ -17,6 +17,7 @@ use crate::events::Ring;
 use crate::figures::Figures;
 use crate::local::Local;
 use crate::orders::Orders;
+use crate::pools::Pools;
 use crate::tokens::AgentTokens;
 
 /// The release of Consul whose interfaces we speak; clients parse it.
@@ -44,6 +45,8 @@ pub struct Agent {
     pub rng: Arc<dyn Rng>,
     /// What it was told and is in force; [`crate::reload`] replaces it.
     pub config: ArcSwap<Config>,
+    /// The gossip pools it is in.
+    pub pools: Arc<Pools>,
     /// What it counts.
     pub figures: Figures,
     /// What people order it to do as a process.
@@ -67,7 +70,7 @@ pub struct AgentIdentity {
     pub address: String,
     /// The server port.
     pub server_port: u16,
-    /// The LAN gossip port, which Consul's API shows.
+    /// The LAN gossip port, which Consul's API shows; 0 without gossip.
     pub serf_lan_port: u16,
     /// The DNS domain, with a dot at its end.
     pub domain: String,
@@ -98,7 +101,7 @@ impl AgentIdentity {
             bootstrap_expect: config.bootstrap_expect,
             address: config.addresses.advertise.to_string(),
             server_port: config.ports.server,
-            serf_lan_port: config.ports.serf_lan,
+            serf_lan_port: config.ports.serf_lan.unwrap_or(0),
             domain: config.dns.domain.clone(),
             acl_enabled: config.acl.enabled,
             default_allow: config.acl.default_allow,
@@ -213,9 +216,13 @@ pub fn kept_node_id(directory: &Path, fs: &dyn Fs, rng: &dyn Rng) -> io::Result<
 /// which nobody else knows.
 pub fn derived_node_id(machine_id: &str, datacenter: &str, node: &NodeName) -> String {
     let text = format!("lictor node id 1\n{machine_id}\n{datacenter}\n{}", node.key());
-    let digest = digest(&SHA256, text.as_bytes());
+    uuid_of(digest(&SHA256, text.as_bytes()).as_ref())
+}
+
+/// A UUID of the first 16 bytes of a digest.
+pub(crate) fn uuid_of(digest: &[u8]) -> String {
     let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.as_ref()[..16]);
+    bytes.copy_from_slice(&digest[..16]);
     // Version 8: a UUID of our own making.
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;

@@ -21,6 +21,7 @@ use crate::figures::{self, Figures};
 use crate::forward::Forwarder;
 use crate::local::{Local, LocalSettings};
 use crate::orders::Orders;
+use crate::pools::{KeysError, Pools};
 use crate::session::{Proof, Session};
 
 /// What a client agent is given of the world.
@@ -46,7 +47,9 @@ pub enum ClientIdentity {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// It has nobody to ask.
-    #[error("a client needs the address of a server: give -retry-join=HOST or -server-address=HOST:PORT")]
+    #[error(
+        "a client without gossip needs the address of a server: give -retry-join=HOST or -server-address=HOST:PORT"
+    )]
     NoServers,
     /// It has no CA to know servers by.
     #[error(
@@ -65,6 +68,12 @@ pub enum ClientError {
     /// Its datacenter or domain cannot be part of a certificate.
     #[error("the datacenter's name cannot stand in a certificate: {0}")]
     Name(#[from] SpiffeError),
+    /// Gossip did not start.
+    #[error(transparent)]
+    Gossip(#[from] lictor_gossip::StartError),
+    /// The keys of gossip cannot be used.
+    #[error(transparent)]
+    GossipKeys(#[from] KeysError),
     /// An address, a file or a definition cannot be used.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -107,6 +116,7 @@ impl ClientAgent {
 
     /// Leaves the cluster on purpose: the servers take the node out of members and catalog.
     pub async fn leave(&self) {
+        self.agent.pools.leave().await;
         let node = self.agent.identity.node_name.clone();
         if let Err(refusal) = self.forwarder.leave(&self.agent.tokens.agent(), node).await {
             tracing::warn!(%refusal, "could not say farewell; the node will count as failed");
@@ -156,6 +166,24 @@ fn https_tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<rustl
     Ok(Some(tls.map_err(io::Error::other)?))
 }
 
+/// Opens the pools with the keys that this agent has, or later with those that the servers tell it.
+async fn open_pools(
+    agent: &Arc<Agent>,
+    fatal: &watch::Sender<Option<String>>,
+    tasks: &Tasks,
+) -> Result<(), ClientError> {
+    if let Some(keys) = agent.pools.own_keys(None)? {
+        return Ok(agent.pools.start(&keys).await?);
+    }
+    let (agent, fatal) = (Arc::clone(agent), fatal.clone());
+    tasks.spawn(async move {
+        if let Err(error) = agent.pools.start_with_the_servers_keys(&agent).await {
+            fatal.send_replace(Some(error.to_string()));
+        }
+    });
+    Ok(())
+}
+
 async fn start(
     config: Config,
     roots: Roots,
@@ -164,7 +192,8 @@ async fn start(
     tasks: &Tasks,
 ) -> Result<ClientAgent, ClientError> {
     let ClientDeps { clock, rng, resolver } = deps;
-    if config.join.servers.is_empty() {
+    // With gossip whoever joins us tells where they are.
+    if config.join.servers.is_empty() && config.gossip.lan.is_none() {
         return Err(ClientError::NoServers);
     }
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -178,6 +207,7 @@ async fn start(
     let material = RpcMaterial::new(Tls::new(Arc::clone(&clock)), trust, own);
     let transport: SharedTransport = Arc::new(TlsTransport::dialling(Arc::clone(&material), resolver.clone()));
     let identity = AgentIdentity::new(&config, node_id(&config, &*fs, &*rng)?);
+    let pools = Pools::new(&config, &identity, resolver.clone(), Arc::clone(&rng), tasks);
     let hold = config.performance.rpc_hold_timeout;
     let forwarder = Forwarder::new(Arc::clone(&transport), config.join.servers.clone(), hold, Arc::clone(&rng), tasks);
     let datacenter: SharedDatacenter = Arc::clone(&forwarder) as SharedDatacenter;
@@ -196,7 +226,11 @@ async fn start(
         figures: Figures::new(metrics, &config),
         config: Arc::new(config).into(),
         orders: Orders::default(),
+        pools: Arc::clone(&pools),
     });
+    let fatal = watch::Sender::new(None);
+    pools.follow(&agent, Some(&forwarder), &fatal);
+    open_pools(&agent, &fatal, tasks).await?;
     let https = https_tls(&agent.config.load(), &clock)?;
     let doors = doors::open(&agent, https, tasks).await?;
     let begin = {
@@ -213,7 +247,10 @@ async fn start(
             let session = Session {
                 transport,
                 material,
-                servers: agent.config.load().join.servers.clone(),
+                servers: Box::new({
+                    let forwarder = Arc::clone(&forwarder);
+                    move || forwarder.servers()
+                }),
                 proof,
                 node: agent.identity.node_name.clone(),
                 node_id: agent.identity.node_id.clone(),
@@ -232,7 +269,6 @@ async fn start(
             });
         }
     }
-    let fatal = watch::Sender::new(None);
     let client = ClientAgent { agent, doors, forwarder, fatal, tasks: tasks.clone() };
     client.reconfigure();
     Ok(client)

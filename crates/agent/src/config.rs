@@ -1,7 +1,7 @@
 //! Configuration: files, fragments and flags in, one validated [`Config`] out.
 //!
 //! Key names are Consul's; ours beside them are `server_addresses`, `advertise_server_address`, `seal_key_file`,
-//! `login`, `login_token_file` and `limits.dns_max_queries_per_client`. Later sources win: scalars are replaced, lists are appended, maps are merged.
+//! `login`, `login_token_file`, `limits.dns_max_queries_per_client`, and `encrypt = "off"`. Later sources win: scalars are replaced, lists are appended, maps are merged.
 //!
 //! Invariants
 //! - Every mistake in every source is reported at once, each with the file and the key it is in.
@@ -10,17 +10,21 @@
 
 mod build;
 mod flags;
+mod gossip;
 pub mod hcl;
 mod host;
 mod http;
 mod join;
 mod keys;
+mod merged;
 mod problem;
 mod source;
 mod tree;
 mod watch;
 mod without_effect;
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;
 
@@ -35,8 +39,10 @@ use crate::dns::Strategy;
 use crate::local::{CheckDefinition, ServiceDefinition};
 
 pub use flags::Flags;
+pub use gossip::{GossipConfig, GossipEncryption, GossipKey, PoolConfig};
 pub use host::Host;
 pub use http::{Block, HttpConfig};
+pub(crate) use join::gossip_address;
 pub use problem::{ConfigErrors, ConfigProblem};
 pub use watch::{HttpHandler, WatchDefinition, WatchTarget};
 pub use without_effect::{Notice, WITHOUT_EFFECT, WithoutEffect};
@@ -70,6 +76,8 @@ pub struct Config {
     pub unix_sockets: UnixSockets,
     /// How it finds the others.
     pub join: Join,
+    /// How it takes part in gossip.
+    pub gossip: GossipConfig,
     /// Certificates for the server port, and of the peers there.
     pub rpc_tls: TlsFiles,
     /// Certificates for HTTPS.
@@ -180,10 +188,10 @@ pub struct Ports {
     pub dns: Option<u16>,
     /// Raft, RPC and login.
     pub server: u16,
-    /// LAN gossip; told to others, not served yet.
-    pub serf_lan: u16,
-    /// WAN gossip; not served yet.
-    pub serf_wan: u16,
+    /// LAN gossip.
+    pub serf_lan: Option<u16>,
+    /// WAN gossip, of servers.
+    pub serf_wan: Option<u16>,
 }
 
 /// How an agent finds the servers.

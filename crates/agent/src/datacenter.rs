@@ -5,6 +5,7 @@
 //! implements it by asking a server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lictor_runtime::transport::Boxed;
 use lictor_types::rpc::{Operation, Report};
@@ -34,6 +35,22 @@ pub trait Datacenter: Send + Sync + 'static {
     /// # Errors
     /// It was not authorised, or could not be done.
     fn operate<'a>(&'a self, credential: &'a Credential, operation: Operation) -> Boxed<'a, Result<Report, Refusal>>;
+
+    /// Where the state stands for the holder of `credential`, if this process holds the state itself: what a stale read answered
+    /// after a standing was taken is what it would answer now, as long as the standing has the same version. None where that
+    /// cannot be known at once, or where the holder is refused.
+    fn standing(&self, _credential: &Credential) -> Option<Standing> {
+        None
+    }
+}
+
+/// Where a state stands: see [`Datacenter::standing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Changes with every change of the state.
+    pub version: u64,
+    /// How long ago the leader was heard of.
+    pub last_contact: Duration,
 }
 
 /// A datacenter shared by its users.

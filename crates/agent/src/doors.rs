@@ -11,8 +11,8 @@ use crate::dns::{self, DnsListener};
 use crate::events;
 use crate::http::{self, HttpListener, UnixHttpListener};
 
-/// UDP sockets of the DNS door; the kernel spreads questions over them.
-const DNS_WORKERS: usize = 2;
+/// UDP sockets of the DNS door on the largest of machines; the kernel spreads questions over them.
+const DNS_SOCKETS_MAX: usize = 16;
 
 /// Where the doors are, with real ports where 0 was asked for.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,9 @@ pub async fn open(agent: &Arc<Agent>, tls: Option<Arc<rustls::ServerConfig>>, ta
         listeners.push(listener);
     }
     for address in &addresses.dns {
-        let listener = DnsListener::bind(*address, DNS_WORKERS).await?;
+        // One for each core that we use.
+        let workers = tokio::runtime::Handle::current().metrics().num_workers().min(DNS_SOCKETS_MAX);
+        let listener = DnsListener::bind(*address, workers).await?;
         doors.dns.push(listener.local_address()?);
         resolvers.push(listener);
     }

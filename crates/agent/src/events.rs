@@ -4,7 +4,8 @@
 //!  PUT /v1/event/fire ─> the leader's ring ─> every server's ring ─> every agent's ring ─> GET /v1/event/list
 //! ```
 //!
-//! Each step is a long poll of the one before it ([`Ring`] keeps what is asked for). Nothing is on disk: an event is delivered
+//! Each step is a long poll of the one before it ([`Ring`] keeps what is asked for). The leader tells the gossip pool too, and a
+//! client that gossips with servers has its events from there and asks nobody; an event that comes twice is one. Nothing is on disk: an event is delivered
 //! at most once, in no order that is promised, and not to who was away when it was overwritten or its server ended.
 //!
 //! Invariants
@@ -169,14 +170,18 @@ pub async fn follow(agent: Arc<Agent>) {
     let mut cursor = Cursor::default();
     let mut failures = 0u32;
     loop {
+        // Where gossip brings events nobody needs to be asked for them; a server's agent asks its own server, which is dear to
+        // nobody.
+        if !agent.identity.server && agent.pools.hears_a_server().await {
+            tokio::time::sleep(FOLLOW_WAIT).await;
+            continue;
+        }
         let question = Operation::FollowEvents(cursor.question());
         match agent.datacenter.operate(&Credential::anonymous(), question).await {
             Ok(Report::Events(batch)) => {
                 failures = 0;
                 for event in cursor.take(batch) {
-                    if is_meant(&event, &agent) && agent.events.push(event.clone()) {
-                        tracing::debug!(name = event.name, id = event.id, "new event");
-                    }
+                    take(&agent, event);
                 }
             }
             Ok(_) => failures += 1,
@@ -188,6 +193,13 @@ pub async fn follow(agent: Arc<Agent>) {
         if failures > 0 {
             tokio::time::sleep((RETRY_STEP * failures).min(RETRY_MAX)).await;
         }
+    }
+}
+
+/// Keeps an event if it is meant for this agent and new.
+pub(crate) fn take(agent: &Agent, event: UserEvent) {
+    if is_meant(&event, agent) && agent.events.push(event.clone()) {
+        tracing::debug!(name = event.name, id = event.id, "new event");
     }
 }
 

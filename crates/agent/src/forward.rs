@@ -31,6 +31,7 @@ use rate::Rate;
 use servers::Servers;
 
 pub use pool::RpcPool;
+pub use servers::FoundServer;
 
 /// Between two signs of life.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -114,6 +115,11 @@ impl Forwarder {
     /// The servers that are known, the one that is asked first.
     pub fn servers(&self) -> Vec<String> {
         self.servers.lock().all()
+    }
+
+    /// Gossip knows these servers; with `rebalance`, chooses anew which one is asked first.
+    pub fn found(&self, found: &[FoundServer], rebalance: bool) {
+        self.servers.lock().found(found, rebalance, &*self.rng);
     }
 
     /// Tells the servers every few seconds that `member` is alive, until it leaves.

@@ -17,6 +17,7 @@ pub mod forward;
 pub mod http;
 pub mod local;
 pub mod orders;
+pub mod pools;
 mod prepared_query;
 pub mod reload;
 pub mod rpc;
@@ -27,4 +28,4 @@ pub mod tokens;
 
 pub use agent::{Agent, AgentIdentity};
 pub use config::Config;
-pub use datacenter::{Datacenter, SharedDatacenter};
+pub use datacenter::{Datacenter, SharedDatacenter, Standing};

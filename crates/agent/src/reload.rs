@@ -10,7 +10,7 @@ use std::sync::Arc;
 use lictor_types::Refusal;
 
 use crate::agent::Agent;
-use crate::config::{Config, Flags, Host};
+use crate::config::{Config, Flags, GossipEncryption, Host};
 use crate::local::NodeFacts;
 
 /// What a reload did.
@@ -26,7 +26,7 @@ pub struct Reloaded {
 type Fixed = (&'static str, fn(&Config) -> String);
 
 /// Everything of [`Config`] but what [`taken_over`] takes over.
-const FIXED: [Fixed; 34] = [
+const FIXED: [Fixed; 35] = [
     ("server", |it| it.server.to_string()),
     ("bootstrap_expect", |it| it.bootstrap_expect.to_string()),
     ("datacenter", |it| it.datacenter.clone()),
@@ -36,6 +36,11 @@ const FIXED: [Fixed; 34] = [
     ("bind_addr, client_addr, advertise_addr or addresses", |it| format!("{:?}", it.addresses)),
     ("ports", |it| format!("{:?}", it.ports)),
     ("retry_join or server_addresses", |it| format!("{:?}", it.join)),
+    ("gossip_lan or another key of gossip", |it| format!("{:?}", it.gossip)),
+    ("encrypt (`lictor keyring` changes keys at every member)", |it| match &it.gossip.encryption {
+        GossipEncryption::Key(key) => key.expose().to_owned(),
+        GossipEncryption::ByDefault | GossipEncryption::Off => String::new(),
+    }),
     ("tls.internal_rpc", |it| format!("{:?}", it.rpc_tls)),
     ("tls.https", |it| format!("{:?}", it.https_tls)),
     ("acl.enabled", |it| it.acl.enabled.to_string()),
@@ -51,7 +56,6 @@ const FIXED: [Fixed; 34] = [
     ("skip_leave_on_interrupt", |it| it.skip_leave_on_interrupt.to_string()),
     ("autopilot", |it| format!("{:?}", it.autopilot)),
     ("session_ttl_min", |it| format!("{:?}", it.session_ttl_min)),
-    ("reconnect_timeout", |it| format!("{:?}", it.reconnect_timeout)),
     ("disable_coordinates", |it| it.disable_coordinates.to_string()),
     ("connect.enabled", |it| it.connect_enabled.to_string()),
     ("ui_config.enabled", |it| it.ui_enabled.to_string()),

@@ -26,6 +26,8 @@ const PROOF_BYTES_MAX: u64 = 64 * 1024;
 const CLOCK_STEP: Duration = Duration::from_secs(60);
 /// The pauses between rounds over all servers.
 const RETRY: RetryPause = RetryPause { shortest: Duration::from_millis(100), longest: Duration::from_secs(15) };
+/// Between two looks for a server where none is known.
+const NOBODY_PAUSE: Duration = Duration::from_millis(250);
 /// How long a signature may take.
 const SIGN_LIMIT: Duration = Duration::from_secs(15);
 
@@ -75,8 +77,8 @@ pub struct Session {
     pub transport: SharedTransport,
     /// Gets the certificate, for every connection from then on.
     pub material: Arc<RpcMaterial>,
-    /// `host:port` of servers, at least one.
-    pub servers: Vec<String>,
+    /// `host:port` of the servers that are known at the time; nobody until one is found.
+    pub servers: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// What is shown.
     pub proof: Proof,
     /// The node to be.
@@ -108,7 +110,11 @@ impl Session {
     pub async fn login(&self) -> Granted {
         let mut failures: u32 = 0;
         loop {
-            let server = &self.servers[failures as usize % self.servers.len()];
+            let servers = (self.servers)();
+            let Some(server) = servers.get(failures as usize % servers.len().max(1)) else {
+                tokio::time::sleep(NOBODY_PAUSE).await;
+                continue;
+            };
             match self.attempt(server).await {
                 Ok(granted) => {
                     tracing::info!(node = %self.node, server, datacenter = granted.grant.datacenter,
@@ -118,7 +124,7 @@ impl Session {
                 Err(error) => {
                     tracing::warn!(node = %self.node, server, %error, attempt = failures + 1, "cannot log in; trying again");
                     // A round over all servers is quick, the pause between rounds grows.
-                    tokio::time::sleep(RETRY.after(failures / self.servers.len() as u32, &*self.rng)).await;
+                    tokio::time::sleep(RETRY.after(failures / servers.len() as u32, &*self.rng)).await;
                     failures = failures.saturating_add(1);
                 }
             }

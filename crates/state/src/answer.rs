@@ -80,6 +80,7 @@ impl Store {
             Query::GatewayServices(gateway) => self.gateway_services(filter, gateway),
             Query::HealthIngress(it) => self.health_ingress(filter, it),
             Query::VirtualAddress(service) => self.virtual_address(service),
+            Query::AddressNames(address) => self.address_names(filter, address),
             Query::Completed(service) => {
                 let mut completed = service.clone();
                 self.complete(&mut completed);

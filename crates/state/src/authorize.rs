@@ -79,7 +79,8 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         Query::Completed(service) => Some(Requirement::read(Resource::Service, service.name.as_str())),
         Query::DiscoveryChain(it) => Some(Requirement::read(Resource::Service, it.service.as_str())),
         Query::ExportedServices => Some(Requirement::read(Resource::Mesh, "")),
-        Query::KvList(_)
+        Query::AddressNames(_)
+        | Query::KvList(_)
         | Query::KvKeys(_)
         | Query::Nodes(_)
         | Query::Node(_)

@@ -14,6 +14,7 @@
 //! - The index of an answer never goes backwards while its question stays the same, and is never 0.
 
 pub mod access;
+mod addresses;
 mod answer;
 mod answers;
 mod authorize;

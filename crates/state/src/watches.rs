@@ -164,6 +164,7 @@ fn places(query: &Query) -> Vec<Place> {
             exact(Table::ConfigEntries, &config_key(ConfigKind::ServiceDefaults, it.service.as_str())),
             exact(Table::ConfigKinds, ConfigKind::ProxyDefaults.as_str()),
         ],
+        Query::AddressNames(_) => vec![all(Table::Nodes), all(Table::Services)],
         Query::VirtualAddress(service) => vec![exact(Table::VirtualAddresses, &service.key())],
         Query::Coordinates => vec![all(Table::Coordinates)],
         Query::CoordinatesOf(name) => vec![exact(Table::Coordinates, &name.key())],

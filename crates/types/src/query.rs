@@ -131,6 +131,9 @@ pub enum Query {
     /// An instance that an agent holds, as the config entries complete it.
     #[n(85)]
     Completed(#[n(0)] Box<NodeService>),
+    /// Which nodes and services have this IP address.
+    #[n(120)]
+    AddressNames(#[n(0)] String),
     /// Where calls of a service go, as its config entries say.
     #[n(100)]
     DiscoveryChain(#[n(0)] ChainQuery),
@@ -177,6 +180,18 @@ impl ServiceQuery {
     pub fn all(service: ServiceName) -> Self {
         Self { service, tags: Vec::new(), node_meta: BTreeMap::new(), passing: false, connect: false }
     }
+}
+
+/// What has an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct AddressNames {
+    /// The nodes at it.
+    #[n(0)]
+    pub nodes: Vec<NodeName>,
+    /// The services with instances of their own at it.
+    #[n(1)]
+    pub services: Vec<ServiceName>,
 }
 
 /// Checks by state.
@@ -320,6 +335,9 @@ pub enum Answer {
     /// To `Completed`.
     #[n(84)]
     Completed(#[n(0)] Box<NodeService>),
+    /// To `AddressNames`.
+    #[n(120)]
+    AddressNames(#[n(0)] AddressNames),
     /// To `DiscoveryChain`; none until the first leader has made the mesh CA, which names the targets.
     #[n(100)]
     DiscoveryChain(#[n(0)] Option<ChainAnswer>),

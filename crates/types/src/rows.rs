@@ -1,7 +1,7 @@
 //! Rows of an answer that many readers get at once.
 
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -18,7 +18,22 @@ struct Made<T> {
     written: OnceLock<Bytes>,
 }
 
+/// Which rows they were, without holding them: for who made something of rows and wants to know whether it is still of the same.
+#[derive(Clone, Debug)]
+pub struct RowsMark<T>(Weak<Made<T>>);
+
 impl<T> Rows<T> {
+    /// A mark of exactly these rows, made at that one time.
+    pub fn mark(&self) -> RowsMark<T> {
+        RowsMark(Arc::downgrade(&self.0))
+    }
+
+    /// Whether the mark is of these rows.
+    pub fn has(&self, mark: &RowsMark<T>) -> bool {
+        // The mark keeps the place from being used again, so an equal place is the same rows.
+        std::ptr::eq(Arc::as_ptr(&self.0), mark.0.as_ptr())
+    }
+
     /// What the rows are written as: by `write` for the first who asks, the same bytes for everybody after. All callers
     /// must write the same form.
     ///
@@ -97,6 +112,20 @@ mod tests {
 
     fn write(rows: &[u8]) -> Result<Vec<u8>, String> {
         if rows.is_empty() { Err("nothing".to_owned()) } else { Ok(rows.to_vec()) }
+    }
+
+    #[test]
+    fn a_mark_is_of_the_rows_it_was_made_of_and_not_of_equal_ones() {
+        let rows = Rows::from(vec![1, 2]);
+        let mark = rows.mark();
+        assert!(rows.clone().has(&mark));
+        assert!(!Rows::from(vec![1, 2]).has(&mark));
+        drop(rows);
+        assert!(!Rows::from(vec![1, 2]).has(&mark), "a place was used again");
+        let mut changed = Rows::from(vec![1]);
+        let mark = changed.mark();
+        changed.to_mut().push(2);
+        assert!(!changed.has(&mark), "changed rows are others");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 use crate::archive::{RestoreWrite, SnapshotOpen, SnapshotOpened, SnapshotPiece, SnapshotRead, TransferId, Usage};
 use crate::autopilot::{AutopilotState, RaftPeers, Standing};
 use crate::event::{EventBatch, FollowEvents, UserEvent};
+use crate::keyring::{KEYRING_WAIT, KeyringAnswer, KeyringRequest};
 use crate::{
     Command, Freshness, Index, LeafCertificate, Member, NodeCoordinate, NodeName, Outcome, Query, Read, Refusal,
     RequestId, Requirement, ServiceName, Session,
@@ -253,6 +254,12 @@ pub enum Operation {
     /// The hash of the asked server's state at an index, with the one of the asking leader.
     #[n(90)]
     CompareState(#[n(0)] StateHash),
+    /// The keys of gossip, which every agent of the datacenter needs: for the node of this name, as the leader has them.
+    #[n(110)]
+    GossipKeys(#[n(0)] NodeName),
+    /// List or change the keys of gossip at every member.
+    #[n(111)]
+    Keyring(#[n(0)] KeyringRequest),
 }
 
 impl Operation {
@@ -261,6 +268,7 @@ impl Operation {
         match self {
             Self::FollowEvents(it) => Duration::from_millis(it.wait_millis),
             Self::CompareState(it) => Duration::from_millis(it.wait_millis),
+            Self::Keyring(_) => KEYRING_WAIT,
             _ => Duration::ZERO,
         }
     }
@@ -401,6 +409,12 @@ pub enum Report {
     /// To `CompareState`: the hash; none when the server was at that index and has not kept it, or was not in time.
     #[n(90)]
     StateHash(#[n(0)] Option<u32>),
+    /// To `GossipKeys`: in base64, the primary first; none where gossip is not encrypted.
+    #[n(110)]
+    GossipKeys(#[n(0)] Vec<Credential>),
+    /// To `Keyring`: one answer of each pool.
+    #[n(111)]
+    Keyring(#[n(0)] Vec<KeyringAnswer>),
 }
 
 /// Who leads, and who votes.

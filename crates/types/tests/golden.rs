@@ -6,6 +6,8 @@
 #![allow(clippy::too_many_lines, reason = "one line per message")]
 #![allow(clippy::unwrap_used, reason = "the whole file is a test; its names are legal or it fails")]
 
+#[path = "golden/addresses.rs"]
+mod addresses;
 #[path = "golden/archive.rs"]
 mod archive;
 #[path = "golden/config_entries.rs"]
@@ -14,6 +16,8 @@ mod config_entries;
 mod discovery_chain;
 #[path = "golden/equality.rs"]
 mod equality;
+#[path = "golden/gossip.rs"]
+mod gossip;
 #[path = "golden/locks.rs"]
 mod locks;
 #[path = "golden/logins.rs"]

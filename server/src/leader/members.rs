@@ -1,7 +1,10 @@
-//! Who is alive: heard by the leader through keepalives, written into the catalog.
+//! Who is alive: heard by the leader through keepalives and told by gossip, written into the catalog.
 //!
-//! A new leader gives every member it finds in the catalog a full [`FAILED_AFTER`] to be heard of, so that a change of
-//! leader alone never declares anybody dead.
+//! Invariants
+//! - A new leader gives every member it finds in the catalog a full [`FAILED_AFTER`] to be heard of, so that a change of
+//!   leader alone never declares anybody dead.
+//! - Who keeps an RPC session is alive, whatever gossip tells: the holder of a gossip key declares nobody dead.
+//! - Gossip tells of the member with the same node id; of another one under the name it tells nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +28,8 @@ use crate::leader::catalog;
 
 /// Without a keepalive for this long a member has failed: three keepalives and room for one slow one.
 pub const FAILED_AFTER: Duration = Duration::from_secs(15);
+/// A member that gossip calls failed or gone has no RPC session any more after this long: two keepalives.
+pub const SESSION_OVER_AFTER: Duration = Duration::from_secs(10);
 /// A failed node that is a pod is forgotten after this long.
 pub const POD_FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
 /// Between two looks when nobody is newly heard of.
@@ -38,6 +43,8 @@ const META_POD: &str = "pod-uid";
 #[derive(Default)]
 pub struct MemberTable {
     members: Mutex<BTreeMap<NodeName, Heard>>,
+    /// Everybody whom gossip knows.
+    told: Mutex<BTreeMap<NodeName, Member>>,
     /// Members that failed of late: many at once are more likely our own trouble than theirs.
     expiries: Mutex<Expiries>,
     changed: Notify,
@@ -54,6 +61,12 @@ struct Heard {
     grace: Duration,
 }
 
+impl Heard {
+    fn of(member: Member, at: Instant) -> Self {
+        Self { member, at, before: None, grace: Duration::ZERO }
+    }
+}
+
 /// A member that could not be written.
 struct Trouble {
     text: String,
@@ -67,12 +80,7 @@ impl MemberTable {
         let now = Instant::now();
         let mut members = self.members.lock();
         for member in catalog::members(store) {
-            members.entry(member.name.clone()).or_insert(Heard {
-                member,
-                at: now,
-                before: None,
-                grace: Duration::ZERO,
-            });
+            members.entry(member.name.clone()).or_insert_with(|| Heard::of(member, now));
         }
     }
 
@@ -90,7 +98,7 @@ impl MemberTable {
             true => known.before.clone(),
             false => Some((known.member.id.clone(), known.at)),
         });
-        members.insert(member.name.clone(), Heard { member, at: Instant::now(), before, grace: Duration::ZERO });
+        members.insert(member.name.clone(), Heard { before, ..Heard::of(member, Instant::now()) });
         drop(members);
         if is_news {
             self.changed.notify_one();
@@ -126,6 +134,24 @@ impl MemberTable {
         Ok(())
     }
 
+    /// Gossip knows these members and nobody else.
+    pub(crate) fn told_all(&self, members: Vec<Member>) {
+        *self.told.lock() = members.into_iter().map(|member| (member.name.clone(), member)).collect();
+        self.changed.notify_one();
+    }
+
+    /// Gossip tells of a member; whether it knows it at all from now on.
+    pub(crate) fn told(&self, member: Member, known: bool) {
+        let mut told = self.told.lock();
+        if known {
+            told.insert(member.name.clone(), member);
+        } else {
+            told.remove(&member.name);
+        }
+        drop(told);
+        self.changed.notify_one();
+    }
+
     /// A member leaves on purpose.
     pub(crate) fn left(&self, node: &NodeName) {
         if let Some(heard) = self.members.lock().get_mut(node) {
@@ -148,20 +174,40 @@ impl MemberTable {
         true
     }
 
-    /// Everybody, by name.
+    /// Everybody, by name: who was heard of, and whom only gossip knows.
     pub(crate) fn list(&self) -> Vec<Member> {
-        self.members.lock().values().map(|heard| heard.member.clone()).collect()
+        let mut all = self.told.lock().clone();
+        all.extend(self.members.lock().values().map(|heard| (heard.member.name.clone(), heard.member.clone())));
+        all.into_values().collect()
     }
 
-    /// Marks as failed who was not heard of in time; returns everybody with the time since the last word. Of many that would
-    /// fail at once, most are given as long again, once.
-    fn review(&self, now: Instant) -> Vec<(Member, Duration)> {
+    /// Takes in whom gossip calls alive and `takes` accepts; marks as failed or gone who was not heard of in time; returns
+    /// everybody with the time since the last word. Of many that would fail at once, most are given as long again, once.
+    fn review(&self, now: Instant, takes: impl Fn(&Member) -> bool) -> Vec<(Member, Duration)> {
         let mut members = self.members.lock();
+        let told = self.told.lock();
+        for (name, member) in told.iter().filter(|(_, it)| it.status == MemberStatus::Alive && takes(it)) {
+            members.entry(name.clone()).or_insert_with(|| Heard::of(member.clone(), now));
+        }
         let mut expiries = self.expiries.lock();
         let all = members.values().filter(|heard| heard.member.status != MemberStatus::Left).count();
-        for heard in members.values_mut() {
+        for (name, heard) in members.iter_mut() {
             let silent = now.duration_since(heard.at);
-            if heard.member.status != MemberStatus::Alive || silent <= FAILED_AFTER + heard.grace {
+            let told = told.get(name).filter(|it| it.id.eq_ignore_ascii_case(&heard.member.id)).map(|it| it.status);
+            let limit = match told {
+                // It answers others; its calls to us may be what is slow.
+                Some(MemberStatus::Alive | MemberStatus::Leaving) if heard.member.status != MemberStatus::Left => {
+                    (heard.member.status, heard.grace) = (MemberStatus::Alive, Duration::ZERO);
+                    continue;
+                }
+                Some(MemberStatus::Left) if silent > SESSION_OVER_AFTER => {
+                    heard.member.status = MemberStatus::Left;
+                    continue;
+                }
+                Some(MemberStatus::Failed) => SESSION_OVER_AFTER,
+                _ => FAILED_AFTER,
+            };
+            if heard.member.status != MemberStatus::Alive || silent <= limit + heard.grace {
                 continue;
             }
             match expiries.judge("", all, FAILED_AFTER * 2, !heard.grace.is_zero(), now) {
@@ -205,7 +251,7 @@ impl MemberTable {
 pub(crate) async fn reconcile(datacenter: &ServerDatacenter) {
     let mut troubled: BTreeMap<NodeName, Trouble> = BTreeMap::new();
     loop {
-        let members = datacenter.members.review(Instant::now());
+        let members = datacenter.members.review(Instant::now(), |member| is_taken_on_gossips_word(datacenter, member));
         troubled.retain(|node, _| members.iter().any(|(member, _)| member.name == *node));
         for (member, silent) in members {
             if troubled.get(&member.name).is_some_and(|trouble| Instant::now() < trouble.next) {
@@ -222,6 +268,16 @@ pub(crate) async fn reconcile(datacenter: &ServerDatacenter) {
         }
         let _either = tokio::time::timeout(RECONCILE_INTERVAL, datacenter.members.changed.notified()).await;
     }
+}
+
+/// Whether a member that never had an RPC session gets a node in the catalog: a client of this datacenter, where nobody needs
+/// a token for that. A server is one because raft says so.
+fn is_taken_on_gossips_word(datacenter: &ServerDatacenter, member: &Member) -> bool {
+    let tag = |key: &str| member.tags.get(key).map(String::as_str);
+    !datacenter.authorizer.acl_enabled
+        && tag("role") == Some("node")
+        && tag("dc") == Some(&datacenter.settings.datacenter)
+        && !member.id.is_empty()
 }
 
 /// Says once what is wrong with a member, again when it is something else, and lets it rest for a growing while.
@@ -394,8 +450,48 @@ mod tests {
         assert!(!may("server-1", "s", NameRight::Proven), "a server's name is never given");
         assert!(!may("web-2", "a", NameRight::Named), "an id is one node's");
         tokio::time::advance(FAILED_AFTER + Duration::from_secs(1)).await;
-        table.review(Instant::now());
+        table.review(Instant::now(), |_| false);
         assert!(may("web-1", "b", NameRight::FirstCome), "its owner has failed");
+    }
+
+    fn status(table: &MemberTable, name: &str) -> Option<MemberStatus> {
+        table.review(Instant::now(), |_| true);
+        table.list().into_iter().find(|it| it.name.as_str() == name).map(|it| it.status)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gossip_declares_nobody_dead_who_keeps_a_session_and_nobody_else_under_the_name() {
+        let table = MemberTable::default();
+        table.heard_of(member("web-1", "a", "node"));
+        let told = |id: &str, status| table.told(Member { status, ..member("web-1", id, "node") }, true);
+        for wrong in [MemberStatus::Failed, MemberStatus::Left] {
+            told("a", wrong);
+            assert_eq!(status(&table, "web-1"), Some(MemberStatus::Alive), "{wrong:?} against a session");
+        }
+        tokio::time::advance(SESSION_OVER_AFTER + Duration::from_secs(1)).await;
+        told("b", MemberStatus::Failed);
+        assert_eq!(status(&table, "web-1"), Some(MemberStatus::Alive), "another one under the name");
+        told("a", MemberStatus::Failed);
+        assert_eq!(status(&table, "web-1"), Some(MemberStatus::Failed), "gossip and silence together");
+        told("a", MemberStatus::Alive);
+        assert_eq!(status(&table, "web-1"), Some(MemberStatus::Alive), "it answers others again");
+        tokio::time::advance(FAILED_AFTER * 2).await;
+        assert_eq!(status(&table, "web-1"), Some(MemberStatus::Alive), "only its calls are silent");
+        told("a", MemberStatus::Left);
+        assert_eq!(status(&table, "web-1"), Some(MemberStatus::Left));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whom_only_gossip_knows_is_a_member_and_in_the_catalog_where_that_is_allowed() {
+        let table = MemberTable::default();
+        table.told_all(vec![member("serf-1", "", "node"), member("web-1", "a", "node")]);
+        let taken = table.review(Instant::now(), |it| it.id == "a");
+        assert_eq!(taken.iter().map(|(it, _)| it.name.as_str()).collect::<Vec<_>>(), ["web-1"]);
+        assert_eq!(table.list().len(), 2);
+        table.told_all(Vec::new());
+        tokio::time::advance(FAILED_AFTER + Duration::from_secs(1)).await;
+        assert_eq!(status(&table, "web-1"), Some(MemberStatus::Failed));
+        assert_eq!(status(&table, "serf-1"), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -405,7 +501,7 @@ mod tests {
             table.heard_of(member(&format!("web-{number}"), &format!("id-{number}"), "node"));
         }
         let failed = || {
-            let members = table.review(Instant::now());
+            let members = table.review(Instant::now(), |_| false);
             members.iter().filter(|(member, _)| member.status == MemberStatus::Failed).count()
         };
         tokio::time::advance(FAILED_AFTER + Duration::from_secs(1)).await;

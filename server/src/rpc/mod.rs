@@ -126,6 +126,7 @@ fn admit(peer: &PeerIdentity, request: &Request) -> Result<(), Refusal> {
         Operation::Keepalive(member) if !server && member.is_server() => {
             Err(Refusal::permission_denied("a client's certificate cannot announce a server"))
         }
+        Operation::GossipKeys(name) if !server && node != Some(name.as_str()) => Err(not_yours(name.as_str(), peer)),
         Operation::Leave(name) if !server && node != Some(name.as_str()) => Err(not_yours(name.as_str(), peer)),
         Operation::JoinServer(_)
         | Operation::Probe

@@ -76,6 +76,7 @@ impl Cluster {
                 transport: network.host(&address(server), PeerIdentity::Server),
                 seal: Arc::clone(&seal),
                 logins: LoginMethods::default(),
+                pools: lictor_agent::pools::Pools::none(),
                 trust: None,
                 directory: Arc::new(directory),
             };

@@ -1,14 +1,15 @@
 //! From merged keys, whose kinds are right by now, to a validated configuration.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lictor_types::session::{TTL_MAX, TTL_MIN};
-use lictor_types::{Credential, Locality, NodeName};
+use lictor_types::{Locality, NodeName};
 use serde_json::{Map, Value};
 
+use super::gossip::gossip;
+use super::merged::Keys;
 use super::{
     AclConfig, Addresses, Autopilot, CheckSettings, Config, ConfigProblem, DnsConfig, Host, HttpConfig, Join, Limits,
     LogConfig, Performance, Ports, Soa, Telemetry, TlsFiles, UnixSockets, WatchDefinition, join,
@@ -31,8 +32,6 @@ const SESSION_TTL_LEAST: Duration = Duration::from_secs(1);
 
 /// How long a failed member may come back, unless it is configured.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(72 * 3600);
-/// The shortest such time: a night without power must not cost a node its place.
-const RECONNECT_TIMEOUT_LEAST: Duration = Duration::from_secs(8 * 3600);
 
 /// Builds the configuration and says what is wrong or doubtful in it. None only when something is wrong.
 pub(super) fn build(
@@ -48,6 +47,7 @@ pub(super) fn build(
     let addresses = addresses(&mut keys, dev, &ports, host);
     let loopback = addresses.as_ref().is_none_or(|addresses| addresses.bind.is_loopback());
     let acl = acl(&mut keys, loopback);
+    let bound = addresses.as_ref().map(|it| (it.bind, it.advertise));
     let default_intention_allow = keys.policy("default_intention_policy").unwrap_or(acl.default_allow);
     let rpc_tls = tls(&mut keys, "internal_rpc");
     let https_tls = tls(&mut keys, "https");
@@ -68,6 +68,7 @@ pub(super) fn build(
         ports,
         unix_sockets: unix_sockets(&mut keys),
         join: join_config(&mut keys, ports.server),
+        gossip: gossip(&mut keys, server, bound?, &ports),
         rpc_tls,
         https_tls,
         acl,
@@ -89,7 +90,7 @@ pub(super) fn build(
         skip_leave_on_interrupt: keys.flag("skip_leave_on_interrupt").unwrap_or(server),
         autopilot: autopilot(&keys),
         session_ttl_min: session_ttl_min(&mut keys),
-        reconnect_timeout: reconnect_timeout(&mut keys),
+        reconnect_timeout: keys.duration("reconnect_timeout").unwrap_or(RECONNECT_TIMEOUT),
         disable_coordinates: keys.flag("disable_coordinates").unwrap_or(false),
         connect_enabled: keys.flag("connect.enabled").unwrap_or(true),
         ui_enabled: keys.flag("ui_config.enabled").unwrap_or(dev),
@@ -102,75 +103,6 @@ pub(super) fn build(
     };
     safety(&mut keys, &config);
     Some(config)
-}
-
-/// The merged keys, and where to say what is wrong with them.
-struct Keys<'a> {
-    root: &'a Map<String, Value>,
-    warnings: &'a mut Vec<String>,
-    problems: &'a mut Vec<ConfigProblem>,
-}
-
-impl Keys<'_> {
-    fn get(&self, path: &str) -> Option<&Value> {
-        let mut names = path.split('.');
-        let first = self.root.get(names.next()?)?;
-        names.try_fold(first, |value, name| value.get(name))
-    }
-
-    fn text(&self, path: &str) -> Option<String> {
-        self.get(path)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
-    }
-
-    fn path(&self, path: &str) -> Option<PathBuf> {
-        self.text(path).map(PathBuf::from)
-    }
-
-    fn flag(&self, path: &str) -> Option<bool> {
-        self.get(path)?.as_bool()
-    }
-
-    fn count(&self, path: &str) -> Option<u32> {
-        self.get(path)?.as_u64().map(|number| u32::try_from(number).unwrap_or(u32::MAX))
-    }
-
-    fn duration(&self, path: &str) -> Option<Duration> {
-        lictor_types::duration::parse(self.get(path)?.as_str()?).ok()
-    }
-
-    fn number(&self, path: &str) -> Option<f64> {
-        self.get(path)?.as_f64()
-    }
-
-    fn texts(&self, path: &str) -> Vec<String> {
-        let texts = self.get(path).and_then(Value::as_array);
-        texts.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
-    }
-
-    fn text_map(&self, path: &str) -> BTreeMap<String, String> {
-        let texts = self.get(path).and_then(Value::as_object);
-        texts.into_iter().flatten().filter_map(|(key, text)| Some((key.clone(), text.as_str()?.to_owned()))).collect()
-    }
-
-    fn credential(&self, path: &str) -> Option<Credential> {
-        self.text(path).map(Credential::new)
-    }
-
-    /// `allow` or `deny`.
-    fn policy(&mut self, path: &str) -> Option<bool> {
-        match self.text(path)?.as_str() {
-            "allow" => Some(true),
-            "deny" => Some(false),
-            other => {
-                self.invalid(format!("{path} {other:?} must be \"allow\" or \"deny\""));
-                None
-            }
-        }
-    }
-
-    fn invalid(&mut self, text: String) {
-        self.problems.push(ConfigProblem::Invalid(text));
-    }
 }
 
 fn locality(keys: &mut Keys<'_>) -> Option<Locality> {
@@ -189,15 +121,6 @@ fn session_ttl_min(keys: &mut Keys<'_>) -> Duration {
         keys.invalid(format!("session_ttl_min {shown} must be between {from} and {to}"));
     }
     least
-}
-
-fn reconnect_timeout(keys: &mut Keys<'_>) -> Duration {
-    let timeout = keys.duration("reconnect_timeout").unwrap_or(RECONNECT_TIMEOUT);
-    if timeout < RECONNECT_TIMEOUT_LEAST {
-        let [shown, least] = [timeout, RECONNECT_TIMEOUT_LEAST].map(lictor_types::duration::format);
-        keys.invalid(format!("reconnect_timeout {shown} must be {least} or more"));
-    }
-    timeout
 }
 
 /// Consul's defaults.
@@ -228,22 +151,15 @@ fn ports(keys: &mut Keys<'_>, dev: bool) -> Ports {
     if server.is_none() {
         keys.invalid("ports.server cannot be off: agents and servers speak through it".into());
     }
-    let served = [http, https, dns, server, serf_lan].into_iter().flatten().filter(|port| *port != 0);
+    let served = [http, https, dns, server, serf_lan, serf_wan].into_iter().flatten().filter(|port| *port != 0);
     let mut seen = Vec::new();
     for port in served {
         if seen.contains(&port) {
-            keys.invalid(format!("port {port} is given to two of http, https, dns, server and serf_lan"));
+            keys.invalid(format!("port {port} is given to two of http, https, dns, server, serf_lan and serf_wan"));
         }
         seen.push(port);
     }
-    Ports {
-        http,
-        https,
-        dns,
-        server: server.unwrap_or(8300),
-        serf_lan: serf_lan.unwrap_or(0),
-        serf_wan: serf_wan.unwrap_or(0),
-    }
+    Ports { http, https, dns, server: server.unwrap_or(8300), serf_lan, serf_wan }
 }
 
 fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Option<Addresses> {

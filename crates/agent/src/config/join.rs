@@ -3,37 +3,44 @@
 /// The `host:port` of the server port behind an entry of `retry_join`: Consul's entries are a host, or a host with its LAN
 /// gossip port, which says nothing about RPC, so the host counts and `server_port` is dialled.
 pub(super) fn server_address(entry: &str, server_port: u16) -> Result<String, String> {
+    let (host, _) = host_and_port("retry_join", entry)?;
+    Ok(format!("{host}:{server_port}"))
+}
+
+/// The `host:port` of gossip behind an entry of the list `key`: the entry's own port, or `port`.
+pub(crate) fn gossip_address(key: &str, entry: &str, port: u16) -> Result<String, String> {
+    let (host, own) = host_and_port(key, entry)?;
+    Ok(format!("{host}:{}", own.unwrap_or(port)))
+}
+
+/// The host of an entry, in brackets if it is an IPv6 address, and its port if it has one.
+fn host_and_port(key: &str, entry: &str) -> Result<(String, Option<u16>), String> {
     let entry = entry.trim();
     if entry.is_empty() {
-        return Err("an entry of retry_join is empty: write a host, or host:port".into());
+        return Err(format!("an entry of {key} is empty: write a host, or host:port"));
     }
     if entry.starts_with("provider=") || entry.contains(' ') {
         return Err(format!(
-            "retry_join {entry:?}: cloud auto-join is not served; list the servers' names or addresses instead"
+            "{key} {entry:?}: cloud auto-join is not served; list the servers' names or addresses instead"
         ));
     }
     if entry.contains("{{") {
-        return Err(format!("retry_join {entry:?}: templates are not served; write a name or an address"));
+        return Err(format!("{key} {entry:?}: templates are not served; write a name or an address"));
     }
-    let host = match entry.strip_prefix('[') {
+    let port_of = |port: &str| port.parse().map_err(|_| format!("{key} {entry:?}: {port:?} is not a port"));
+    match entry.strip_prefix('[') {
         Some(rest) => {
             let (host, after) =
-                rest.split_once(']').ok_or_else(|| format!("retry_join {entry:?}: the bracket is not closed"))?;
-            if !after.is_empty() {
-                port_of(entry, after.trim_start_matches(':'))?;
-            }
-            format!("[{host}]")
+                rest.split_once(']').ok_or_else(|| format!("{key} {entry:?}: the bracket is not closed"))?;
+            let port = (!after.is_empty()).then(|| port_of(after.trim_start_matches(':'))).transpose()?;
+            Ok((format!("[{host}]"), port))
         }
-        None if entry.matches(':').count() > 1 => format!("[{entry}]"),
+        None if entry.matches(':').count() > 1 => Ok((format!("[{entry}]"), None)),
         None => match entry.split_once(':') {
-            Some((host, port)) => {
-                port_of(entry, port)?;
-                host.to_owned()
-            }
-            None => entry.to_owned(),
+            Some((host, port)) => Ok((host.to_owned(), Some(port_of(port)?))),
+            None => Ok((entry.to_owned(), None)),
         },
-    };
-    Ok(format!("{host}:{server_port}"))
+    }
 }
 
 /// Whether `address` is `host:port`.
@@ -44,10 +51,6 @@ pub(super) fn check_server_address(key: &str, address: &str) -> Result<(), Strin
         return Err(wrong());
     }
     Ok(())
-}
-
-fn port_of(entry: &str, port: &str) -> Result<u16, String> {
-    port.parse().map_err(|_| format!("retry_join {entry:?}: {port:?} is not a port"))
 }
 
 #[cfg(test)]
@@ -63,6 +66,18 @@ mod tests {
             ("fd00::1", "[fd00::1]:8300"),
         ] {
             assert_eq!(server_address(entry, 8300).as_deref(), Ok(address), "{entry}");
+        }
+    }
+
+    #[test]
+    fn gossip_is_dialled_on_the_port_of_an_entry_or_on_ours() {
+        for (entry, address) in [
+            ("server-0", "server-0:8301"),
+            ("10.0.0.1:7000", "10.0.0.1:7000"),
+            ("[fd00::1]:7000", "[fd00::1]:7000"),
+            ("fd00::1", "[fd00::1]:8301"),
+        ] {
+            assert_eq!(gossip_address("retry_join", entry, 8301).as_deref(), Ok(address), "{entry}");
         }
     }
 

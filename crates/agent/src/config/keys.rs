@@ -38,6 +38,16 @@ const TLS: Kind = Object(&[
     ("verify_server_hostname", Flag),
 ]);
 
+/// How a pool behaves.
+const GOSSIP: Kind = Object(&[
+    ("gossip_interval", Duration),
+    ("gossip_nodes", Count),
+    ("probe_interval", Duration),
+    ("probe_timeout", Duration),
+    ("retransmit_mult", Count),
+    ("suspicion_mult", Count),
+]);
+
 /// The root.
 pub(super) const KEYS: &[(&str, Kind)] = &[
     (
@@ -60,6 +70,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ),
     ("addresses", Object(&[("dns", Text), ("http", Text), ("https", Text)])),
     ("advertise_addr", Text),
+    ("advertise_addr_wan", Text),
     ("advertise_server_address", Text),
     ("alt_domain", Text),
     (
@@ -106,9 +117,15 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
             ("udp_answer_limit", Count),
         ]),
     ),
+    ("disable_keyring_file", Flag),
     ("domain", Text),
     ("enable_local_script_checks", Flag),
     ("enable_script_checks", Flag),
+    ("encrypt", Text),
+    ("encrypt_verify_incoming", Flag),
+    ("encrypt_verify_outgoing", Flag),
+    ("gossip_lan", GOSSIP),
+    ("gossip_wan", GOSSIP),
     (
         "http_config",
         Object(&[("allow_write_http_from", Texts), ("block_endpoints", Texts), ("response_headers", TextMap)]),
@@ -154,11 +171,18 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ),
     ("primary_datacenter", Text),
     ("reconnect_timeout", Duration),
+    ("reconnect_timeout_wan", Duration),
     ("recursors", Texts),
+    ("rejoin_after_leave", Flag),
     ("retry_interval", Duration),
+    ("retry_interval_wan", Duration),
     ("retry_join", Texts),
+    ("retry_join_wan", Texts),
     ("retry_max", Count),
+    ("retry_max_wan", Count),
     ("seal_key_file", Text),
+    ("serf_lan", Text),
+    ("serf_wan", Text),
     ("server", Flag),
     ("server_addresses", Texts),
     ("services", Definitions),
@@ -183,7 +207,10 @@ pub(super) const RENAMED: &[(&str, &str)] = &[
     ("ca_path", "tls.defaults.ca_path"),
     ("cert_file", "tls.defaults.cert_file"),
     ("key_file", "tls.defaults.key_file"),
+    ("serf_lan_bind", "serf_lan"),
+    ("serf_wan_bind", "serf_wan"),
     ("start_join", "retry_join"),
+    ("start_join_wan", "retry_join_wan"),
     ("tls_cipher_suites", "tls.defaults.tls_cipher_suites"),
     ("tls_min_version", "tls.defaults.tls_min_version"),
     ("ui", "ui_config.enabled"),

@@ -41,7 +41,7 @@ fn put(root: &mut Map<String, Value>, path: &str, value: Value) {
         }
         return;
     }
-    let is_list = matches!(path, "services" | "checks" | "retry_join");
+    let is_list = matches!(path, "services" | "checks" | "retry_join" | "retry_join_wan");
     match root.get_mut(path) {
         None if is_list => {
             root.insert(path.into(), as_list(value));

@@ -12,25 +12,32 @@ use lictor_types::Refusal;
 
 use super::answer::Sections;
 use super::recurse;
-use super::resolve::{Zones, resolved, subject};
-use crate::agent::Agent;
-use crate::config::DnsConfig;
+use super::resolve::{Asking, Zones, resolved};
 
 /// Aliases that are followed one after another.
 const DEPTH_MAX: usize = 3;
 /// Targets of locations that are looked up for one answer.
 const TARGETS_MAX: usize = 8;
 
+/// Whether there is anything to add to `sections`: a name that is another's, or locations whose addresses the recursors may know.
+pub(super) fn leads_elsewhere(asking: &Asking<'_>, sections: &Sections) -> bool {
+    let known: BTreeSet<&Name> = sections.additionals.iter().map(|record| &record.name).collect();
+    sections.answers.iter().any(|record| match &record.data {
+        RData::CNAME(_) => true,
+        RData::SRV(location) => !asking.settings().recursors.is_empty() && !known.contains(&location.target),
+        _ => false,
+    })
+}
+
 /// Adds to an answer of the kind `kind` what it leads to.
 pub(super) async fn follow(
-    agent: &Agent,
+    asking: &Asking<'_>,
     zones: &Zones,
-    settings: &DnsConfig,
     kind: RecordType,
     sections: &mut Sections,
 ) -> Result<(), Refusal> {
     if kind == RecordType::SRV {
-        return follow_locations(agent, settings, sections).await;
+        return follow_locations(asking, sections).await;
     }
     if kind == RecordType::CNAME {
         return Ok(());
@@ -42,7 +49,7 @@ pub(super) async fn follow(
         if !seen.insert(target.to_lowercase()) {
             return Ok(());
         }
-        let found = target_of(agent, zones, settings, &target, kind).await?;
+        let found = target_of(asking, zones, &target, kind).await?;
         if found.is_empty() {
             return Ok(());
         }
@@ -52,21 +59,20 @@ pub(super) async fn follow(
 }
 
 async fn target_of(
-    agent: &Agent,
+    asking: &Asking<'_>,
     zones: &Zones,
-    settings: &DnsConfig,
     target: &Name,
     kind: RecordType,
 ) -> Result<Vec<Record>, Refusal> {
     let Some(domain) = zones.holding(target) else {
-        return Ok(recurse::lookup(settings, &*agent.rng, target, kind).await);
+        return Ok(recurse::lookup(asking.settings(), &*asking.agent.rng, target, kind).await);
     };
     let query = Asked::query(target.clone(), kind);
-    Ok(resolved(agent, &subject(agent, settings, &query, domain)).await?.answers)
+    Ok(resolved(asking, &asking.subject(&query, domain)).await?.answers)
 }
 
 /// The addresses of targets that came without.
-async fn follow_locations(agent: &Agent, settings: &DnsConfig, sections: &mut Sections) -> Result<(), Refusal> {
+async fn follow_locations(asking: &Asking<'_>, sections: &mut Sections) -> Result<(), Refusal> {
     let known: BTreeSet<&Name> = sections.additionals.iter().map(|record| &record.name).collect();
     let targets: BTreeSet<Name> = sections
         .answers
@@ -78,7 +84,9 @@ async fn follow_locations(agent: &Agent, settings: &DnsConfig, sections: &mut Se
         .take(TARGETS_MAX)
         .collect();
     for target in targets {
-        sections.additionals.extend(recurse::lookup(settings, &*agent.rng, &target, RecordType::A).await);
+        sections
+            .additionals
+            .extend(recurse::lookup(asking.settings(), &*asking.agent.rng, &target, RecordType::A).await);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use lictor_runtime::Rng;
+use lictor_types::query::AddressNames;
 use lictor_types::{CheckServiceNode, CheckStatus, Node};
 
 use crate::config::DnsConfig;
@@ -26,6 +27,8 @@ pub(super) struct Sections {
     pub(super) answers: Vec<Record>,
     pub(super) authorities: Vec<Record>,
     pub(super) additionals: Vec<Record>,
+    /// Another client may get another answer.
+    pub(super) for_client: bool,
 }
 
 /// What an answer is about.
@@ -117,39 +120,58 @@ impl Subject<'_> {
 
     /// Instances of a service, in random order, without those that must not be used. The name does not exist when none is left.
     pub(super) fn service(&self, service: &str, rows: &[CheckServiceNode], rng: &dyn Rng) -> Sections {
-        let mut rows: Vec<&CheckServiceNode> = rows
-            .iter()
-            .filter(|row| match worst(row) {
-                CheckStatus::Passing => true,
-                CheckStatus::Warning => !self.settings.only_passing,
-                CheckStatus::Critical => false,
-            })
-            .collect();
+        let mut rows = self.usable(rows);
         for last in (1..rows.len()).rev() {
             rows.swap(last, rng.below(last as u64 + 1) as usize);
         }
         self.found(service, rows, None)
     }
 
+    /// All instances of a service that may be used, in the catalog's order: for who chooses among them and orders them later, and
+    /// then takes [`Subject::most`] of them.
+    pub(super) fn whole_service(&self, service: &str, rows: &[CheckServiceNode]) -> Sections {
+        self.recorded(service, &self.usable(rows), None)
+    }
+
+    /// The most answers about a service, whatever the transport.
+    pub(super) fn most(&self) -> usize {
+        match (self.kind, self.settings.a_record_limit) {
+            (RecordType::SRV, _) => LOCATIONS_MAX,
+            (_, 0) => INSTANCES_MAX,
+            (_, limit) => limit.min(INSTANCES_MAX),
+        }
+    }
+
+    fn usable<'r>(&self, rows: &'r [CheckServiceNode]) -> Vec<&'r CheckServiceNode> {
+        let is_usable = |row: &&CheckServiceNode| match worst(row) {
+            CheckStatus::Passing => true,
+            CheckStatus::Warning => !self.settings.only_passing,
+            CheckStatus::Critical => false,
+        };
+        rows.iter().filter(is_usable).collect()
+    }
+
     /// Instances as they were chosen and ordered. The name does not exist when there is none.
     pub(super) fn found(&self, service: &str, mut rows: Vec<&CheckServiceNode>, ttl: Option<Duration>) -> Sections {
+        rows.truncate(if self.kind == RecordType::SRV { LOCATIONS_MAX } else { INSTANCES_MAX });
+        let mut sections = self.recorded(service, &rows, ttl);
+        sections.answers.truncate(self.most());
+        sections
+    }
+
+    fn recorded(&self, service: &str, rows: &[&CheckServiceNode], ttl: Option<Duration>) -> Sections {
         if rows.is_empty() {
             return self.absent();
         }
-        rows.truncate(if self.kind == RecordType::SRV { LOCATIONS_MAX } else { INSTANCES_MAX });
         let ttl = ttl.map_or_else(|| self.service_ttl(service), seconds);
         let mut sections = Sections::default();
         let mut seen = BTreeSet::new();
-        for row in &rows {
+        for row in rows {
             if self.kind == RecordType::SRV {
                 self.service_location(row, worst(row), ttl, &mut seen, &mut sections);
             } else {
                 self.service_address(row, ttl, &mut seen, &mut sections);
             }
-        }
-        let limit = self.settings.a_record_limit;
-        if limit > 0 && self.kind != RecordType::SRV {
-            sections.answers.truncate(limit);
         }
         if sections.answers.is_empty() {
             return self.no_data();
@@ -198,11 +220,10 @@ impl Subject<'_> {
         let weight = u16::try_from(weight).unwrap_or(u16::MAX);
         let location = SRV::new(1, weight, port, target.clone());
         sections.answers.push(Record::from_rdata(self.name.clone(), ttl, RData::SRV(location)));
-        if let Some(address) = address {
-            let record = address_record(target, address, ttl);
-            if !sections.additionals.contains(&record) {
-                sections.additionals.push(record);
-            }
+        if let Some(address) = address
+            && seen.insert(format!("{target} {address}"))
+        {
+            sections.additionals.push(address_record(target, address, ttl));
         }
     }
 
@@ -228,17 +249,20 @@ impl Subject<'_> {
         tagged(tag).filter(|address| !address.is_empty()).unwrap_or(plain)
     }
 
-    /// The names of what has an address: nodes, then services.
-    pub(super) fn pointers(&self, nodes: &[Node], services: &[String]) -> Sections {
+    /// The names of what has an address: nodes, else services.
+    pub(super) fn pointers(&self, names: &AddressNames) -> Sections {
         let named = |name: &str, word: &str| {
             let mut labels: Vec<&str> = name.split('.').collect();
             labels.extend([word, self.datacenter]);
             self.within(&labels)
         };
-        let nodes = nodes.iter().filter_map(|node| named(node.name.as_str(), "node"));
-        let services = services.iter().filter_map(|name| named(name, "service"));
+        let nodes = names.nodes.iter().filter_map(|name| named(name.as_str(), "node"));
+        let services = names.services.iter().filter_map(|name| named(name.as_str(), "service"));
         let record = |target| Record::from_rdata(self.name.clone(), 0, RData::PTR(PTR(target)));
-        let answers: Vec<Record> = nodes.chain(services).map(record).collect();
+        let mut answers: Vec<Record> = nodes.map(record).collect();
+        if answers.is_empty() {
+            answers = services.map(record).collect();
+        }
         if answers.is_empty() { self.absent() } else { Sections { answers, ..Sections::default() } }
     }
 

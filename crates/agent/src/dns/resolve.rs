@@ -1,7 +1,7 @@
 //! From a packet to its answer: checks the question, asks the waist, and has the answer made.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query as Asked, ResponseCode};
@@ -10,16 +10,20 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 use lictor_types::prepared_query::PreparedQueryExecute;
 use lictor_types::query::ServiceQuery;
 use lictor_types::refusal::RefusalKind;
-use lictor_types::selection::Selection;
-use lictor_types::{Answer, Consistency, Freshness, NodeName, Query, Refusal, ServiceName, duration};
+use lictor_types::{
+    Answer, CheckServiceNode, Consistency, Credential, Freshness, NodeName, Query, Refusal, Rows, ServiceName, duration,
+};
 use tokio::time::Instant;
 
 use super::answer::{Sections, Subject};
+use super::door::{Door, Shared};
+use super::kept::Terms;
 use super::name::{Question, Wanted, WantedService, pointer};
+use super::packet::{self, HEADER_BYTES};
 use super::size::{Room, Style, encode, fit};
 use super::{alias, recurse};
 use crate::agent::Agent;
-use crate::config::DnsConfig;
+use crate::config::{Config, DnsConfig};
 use crate::prepared_query::arrange;
 
 /// How long a question may take; resolvers have given up by then.
@@ -28,8 +32,6 @@ const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 const NAME_SERVERS_MAX: usize = 3;
 /// The service that every server is an instance of.
 const SERVERS: &str = "consul";
-/// Bytes of the head of every message.
-const HEADER_BYTES: usize = 12;
 
 /// The domains that we answer for.
 #[derive(Clone, Debug)]
@@ -97,9 +99,87 @@ pub(super) enum Transport {
     Tcp,
 }
 
+impl Transport {
+    /// How much may be sent to an asker that can take `payload` bytes, if it said so.
+    pub(super) fn room(self, payload: Option<u16>, settings: &DnsConfig) -> Room {
+        match self {
+            Self::Tcp => Room::TCP,
+            Self::Udp => Room::udp(payload, settings.udp_answer_limit),
+        }
+    }
+}
+
+/// Who asks the waist for one question, and how: the same to the end of it, whatever is replaced meanwhile.
+pub(super) struct Asking<'a> {
+    pub(super) agent: &'a Agent,
+    config: Arc<Config>,
+    token: Credential,
+    /// Who asks, as far as that matters to the answer.
+    client: Option<IpAddr>,
+}
+
+impl<'a> Asking<'a> {
+    /// As the configuration in force says.
+    pub(super) fn of(agent: &'a Agent) -> Self {
+        Self { agent, config: agent.config.load_full(), token: agent.tokens.dns(), client: None }
+    }
+
+    /// Under the terms that an answer is kept by.
+    pub(super) fn under(agent: &'a Agent, terms: &Terms) -> Self {
+        Self { agent, config: terms.config.clone(), token: terms.token.clone(), client: None }
+    }
+
+    pub(super) fn settings(&self) -> &DnsConfig {
+        &self.config.dns
+    }
+
+    /// What an answer to `query` is about.
+    pub(super) fn subject<'s>(&'s self, query: &'s Asked, domain: &'s Name) -> Subject<'s> {
+        Subject {
+            name: &query.name,
+            domain,
+            kind: query.query_type,
+            datacenter: &self.agent.identity.datacenter,
+            settings: self.settings(),
+            now_seconds: self.agent.clock.unix_millis() / 1000,
+        }
+    }
+
+    pub(super) async fn ask(&self, query: Query) -> Result<Answer, Refusal> {
+        let asked =
+            |consistency, query| self.agent.datacenter.read(&self.token, query, Freshness { consistency, block: None });
+        if !self.settings().allow_stale {
+            return Ok(asked(Consistency::Default, query).await?.answer);
+        }
+        let read = asked(Consistency::Stale, query.clone()).await?;
+        if Duration::from_millis(read.last_contact_millis) <= self.settings().max_stale {
+            return Ok(read.answer);
+        }
+        Ok(asked(Consistency::Default, query).await?.answer)
+    }
+}
+
 /// The reply to a packet; none for one that must not be answered.
-pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+pub(super) async fn reply(
+    door: &Arc<Door>,
+    packet: &[u8],
+    transport: Transport,
+    from: Option<IpAddr>,
+) -> Option<Vec<u8>> {
     let begin = Instant::now();
+    let agent = &*door.agent;
+    let shared = match packet::read(packet) {
+        Some(asked) => door.shared(&asked, transport).await,
+        None => None,
+    };
+    let shared = match shared {
+        Some(Shared::Written(bytes)) => {
+            agent.figures.dns.took(begin.elapsed());
+            return Some(bytes);
+        }
+        Some(Shared::Sections(sections)) => Some(sections),
+        None => None,
+    };
     let request = match Message::from_vec(packet) {
         Ok(request) => request,
         Err(error) => {
@@ -110,19 +190,33 @@ pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport
     if request.metadata.message_type != MessageType::Query {
         return None;
     }
-    let config = agent.config.load_full();
+    let subnet = request.edns.as_ref().and_then(client_subnet);
+    let asking = Asking { client: subnet.map(|subnet| subnet.addr()).or(from), ..Asking::of(agent) };
+    let dns = asking.settings();
     let mut response = Message::response(request.metadata.id, request.metadata.op_code);
     response.metadata = Metadata::response_from_request(&request.metadata);
-    response.metadata.recursion_available = !config.dns.recursors.is_empty();
-    response.queries.clone_from(&request.queries);
+    response.metadata.recursion_available = !dns.recursors.is_empty();
+    // Many questions are none, and to repeat them could take more room than the asker has.
+    if let [only] = request.queries.as_slice() {
+        response.queries.push(only.clone());
+    }
     response.edns = request.edns.as_ref().map(echoed);
-    let sections = match refused(&request) {
-        Some(code) => Sections { code: Some(code), ..Sections::default() },
-        None => match sections(agent, zones, &request, transport, &mut response.metadata).await {
+    let sections = match (shared, refused(&request)) {
+        (Some(sections), None) => {
+            response.metadata.authoritative = true;
+            sections
+        }
+        (_, Some(code)) => Sections { code: Some(code), ..Sections::default() },
+        (None, None) => match sections(&asking, &door.zones, &request, transport, &mut response.metadata).await {
             Found::Ours(sections) => sections,
             Found::Elsewhere(answer) => return encode(&answer, true).ok(),
         },
     };
+    if let (Some(subnet), Some(edns)) = (subnet, &mut response.edns) {
+        let scope = if sections.for_client { subnet.source_prefix() } else { 0 };
+        let told = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), scope);
+        edns.options_mut().insert(EdnsOption::Subnet(told));
+    }
     response.metadata.response_code = sections.code.unwrap_or(ResponseCode::NoError);
     response.answers = sections.answers;
     response.authorities = sections.authorities;
@@ -130,12 +224,8 @@ pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport
     let is_reverse = request.queries.first().is_some_and(|query| query.query_type == RecordType::PTR);
     let figure = if is_reverse { &agent.figures.dns_reverse } else { &agent.figures.dns };
     figure.took(begin.elapsed());
-    let room = match transport {
-        Transport::Tcp => Room::TCP,
-        Transport::Udp => Room::udp(request.edns.as_ref().map(Edns::max_payload), config.dns.udp_answer_limit),
-    };
-    let style = Style { announce: config.dns.enable_truncate, compress: !config.dns.disable_compression };
-    match fit(response, room, style) {
+    let room = transport.room(request.edns.as_ref().map(Edns::max_payload), dns);
+    match fit(response, room, Style::of(dns)) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
             tracing::warn!(%error, "a DNS answer cannot be encoded");
@@ -146,14 +236,18 @@ pub(super) async fn reply(agent: &Agent, zones: &Zones, packet: &[u8], transport
     }
 }
 
-/// What we say of EDNS to a client that spoke of it: its own size, and that the answer is the same for every subnet.
+/// The subnet that a resolver asks for.
+fn client_subnet(edns: &Edns) -> Option<ClientSubnet> {
+    match edns.option(EdnsCode::Subnet) {
+        Some(EdnsOption::Subnet(subnet)) => Some(*subnet),
+        _ => None,
+    }
+}
+
+/// What we say of EDNS to a client that spoke of it: its own size.
 fn echoed(edns: &Edns) -> Edns {
     let mut echoed = Edns::new();
     echoed.set_max_payload(edns.max_payload());
-    if let Some(EdnsOption::Subnet(subnet)) = edns.option(EdnsCode::Subnet) {
-        let same_for_all = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), 0);
-        echoed.options_mut().insert(EdnsOption::Subnet(same_for_all));
-    }
     echoed
 }
 
@@ -189,7 +283,7 @@ fn refused(request: &Message) -> Option<ResponseCode> {
 }
 
 async fn sections(
-    agent: &Agent,
+    asking: &Asking<'_>,
     zones: &Zones,
     request: &Message,
     transport: Transport,
@@ -198,14 +292,14 @@ async fn sections(
     let only = |code| Sections { code: Some(code), ..Sections::default() };
     let Some(query) = request.queries.first() else { return Found::Ours(only(ResponseCode::FormErr)) };
     let Some(domain) = zones.holding(&query.name) else {
-        return elsewhere(agent, zones, request, transport, metadata).await;
+        return elsewhere(asking, zones, request, transport, metadata).await;
     };
-    Found::Ours(within(agent, zones, query, domain, metadata).await)
+    Found::Ours(within(asking, zones, query, domain, metadata).await)
 }
 
 /// A name of another domain.
 async fn elsewhere(
-    agent: &Agent,
+    asking: &Asking<'_>,
     zones: &Zones,
     request: &Message,
     transport: Transport,
@@ -213,12 +307,11 @@ async fn elsewhere(
 ) -> Found {
     let code = |code| Found::Ours(Sections { code: Some(code), ..Sections::default() });
     let Some(query) = request.queries.first() else { return code(ResponseCode::FormErr) };
-    let config = agent.config.load_full();
-    let recursors = !config.dns.recursors.is_empty();
+    let recursors = !asking.settings().recursors.is_empty();
     if query.query_type == RecordType::PTR
         && let (Some(address), Some(domain)) = (pointer(&query.name), zones.own.last())
     {
-        match with_limit(&query.name, pointers(agent, query, domain, address)).await {
+        match with_limit(&query.name, pointers(asking, query, domain, address)).await {
             Ok(found) if found.code.is_some() && recursors => {}
             Ok(found) => {
                 metadata.authoritative = true;
@@ -233,43 +326,26 @@ async fn elsewhere(
     if !recursors {
         return code(ResponseCode::Refused);
     }
-    match recurse::forward(&config.dns, &*agent.rng, request, transport).await {
+    match recurse::forward(asking.settings(), &*asking.agent.rng, request, transport).await {
         Some(answer) => Found::Elsewhere(Box::new(answer)),
         None => code(ResponseCode::ServFail),
     }
 }
 
 /// What has this address.
-async fn pointers(agent: &Agent, query: &Asked, domain: &Name, address: IpAddr) -> Result<Sections, Refusal> {
-    let config = agent.config.load_full();
-    let subject = subject(agent, &config.dns, query, domain);
-    let filter = format!("Address == \"{address}\"");
-    let nodes = Selection { query: Query::Nodes(BTreeMap::new()), filter, near: None, merge: None };
-    match ask(agent, Query::Selected(Box::new(nodes))).await? {
-        Answer::Nodes(nodes) => Ok(subject.pointers(&nodes, &[])),
+async fn pointers(asking: &Asking<'_>, query: &Asked, domain: &Name, address: IpAddr) -> Result<Sections, Refusal> {
+    let subject = asking.subject(query, domain);
+    match asking.ask(Query::AddressNames(address.to_string())).await? {
+        Answer::AddressNames(names) => Ok(subject.pointers(&names)),
         _ => Err(unexpected()),
     }
 }
 
-/// What an answer to `query` is about.
-pub(super) fn subject<'a>(
-    agent: &'a Agent,
-    settings: &'a DnsConfig,
-    query: &'a Asked,
-    domain: &'a Name,
-) -> Subject<'a> {
-    Subject {
-        name: &query.name,
-        domain,
-        kind: query.query_type,
-        datacenter: &agent.identity.datacenter,
-        settings,
-        now_seconds: agent.clock.unix_millis() / 1000,
-    }
-}
-
 /// What is found within the time that a question has; else why not, as the code of an answer.
-async fn with_limit<T>(name: &Name, found: impl Future<Output = Result<T, Refusal>>) -> Result<T, ResponseCode> {
+pub(super) async fn with_limit<T>(
+    name: &Name,
+    found: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, ResponseCode> {
     match tokio::time::timeout(QUESTION_LIMIT, found).await {
         Ok(Ok(found)) => Ok(found),
         // Who may not see a name is told that there is none.
@@ -286,13 +362,12 @@ async fn with_limit<T>(name: &Name, found: impl Future<Output = Result<T, Refusa
 }
 
 /// A name of one of our domains.
-async fn within(agent: &Agent, zones: &Zones, query: &Asked, domain: &Name, metadata: &mut Metadata) -> Sections {
+async fn within(asking: &Asking<'_>, zones: &Zones, query: &Asked, domain: &Name, metadata: &mut Metadata) -> Sections {
     metadata.authoritative = true;
-    let config = agent.config.load_full();
-    let subject = subject(agent, &config.dns, query, domain);
+    let subject = asking.subject(query, domain);
     let found = async {
-        let mut sections = resolved(agent, &subject).await?;
-        alias::follow(agent, zones, &config.dns, query.query_type, &mut sections).await?;
+        let mut sections = resolved(asking, &subject).await?;
+        alias::follow(asking, zones, query.query_type, &mut sections).await?;
         Ok(sections)
     };
     match with_limit(&query.name, found).await {
@@ -303,65 +378,86 @@ async fn within(agent: &Agent, zones: &Zones, query: &Asked, domain: &Name, meta
 }
 
 /// What the catalog says of a name.
-pub(super) async fn resolved(agent: &Agent, subject: &Subject<'_>) -> Result<Sections, Refusal> {
+pub(super) async fn resolved(asking: &Asking<'_>, subject: &Subject<'_>) -> Result<Sections, Refusal> {
     if matches!(subject.kind, RecordType::SOA | RecordType::NS) {
-        return Ok(subject.zone(&name_servers(agent).await?));
+        return Ok(subject.zone(&name_servers(asking).await?));
     }
-    let Question { wanted, datacenter } = Question::parse(subject.name, subject.domain, subject.kind);
-    if datacenter.is_some_and(|datacenter| !datacenter.eq_ignore_ascii_case(subject.datacenter)) {
-        return Ok(subject.absent());
-    }
+    let Some(wanted) = wanted(subject) else { return Ok(subject.absent()) };
     match wanted {
-        None => Ok(subject.absent()),
-        Some(Wanted::Address(address)) => Ok(subject.address(address)),
-        Some(Wanted::Node(name)) => {
-            let Ok(name) = NodeName::try_from(name) else { return Ok(subject.absent()) };
-            match ask(agent, Query::Node(name)).await? {
-                Answer::Node(Some(node)) => Ok(subject.node(&node)),
-                Answer::Node(None) => Ok(subject.absent()),
-                _ => Err(unexpected()),
-            }
+        Wanted::Address(address) => Ok(subject.address(address)),
+        Wanted::Query(name) => query(asking, subject, name).await,
+        Wanted::Service(_) | Wanted::Ingress(_) => match instances(asking, &wanted).await? {
+            Some((service, rows)) => Ok(subject.service(service.as_str(), &rows, &*asking.agent.rng)),
+            None => Ok(subject.absent()),
+        },
+        Wanted::Node(name) => node(asking, subject, name).await,
+        Wanted::Virtual(name) => virtual_address(asking, subject, name).await,
+    }
+}
+
+/// What a name of ours asks for, if that is in this datacenter.
+pub(super) fn wanted(subject: &Subject<'_>) -> Option<Wanted> {
+    let Question { wanted, datacenter } = Question::parse(subject.name, subject.domain, subject.kind);
+    let is_here = datacenter.is_none_or(|datacenter| datacenter.eq_ignore_ascii_case(subject.datacenter));
+    wanted.filter(|_| is_here)
+}
+
+/// The instances of a service that is asked for; none for a name that no service can have.
+pub(super) async fn instances(
+    asking: &Asking<'_>,
+    wanted: &Wanted,
+) -> Result<Option<(ServiceName, Rows<CheckServiceNode>)>, Refusal> {
+    let named = |name: &str| name.parse::<ServiceName>().ok();
+    let (service, query) = match wanted {
+        Wanted::Service(WantedService { name, tag, connect }) => {
+            let Some(service) = named(name) else { return Ok(None) };
+            let tags = tag.iter().cloned().collect();
+            let query = ServiceQuery { tags, connect: *connect, ..ServiceQuery::all(service.clone()) };
+            (service, Query::HealthService(query))
         }
-        Some(Wanted::Service(WantedService { name, tag, connect })) => {
-            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
-            let tags = tag.into_iter().collect();
-            let query = ServiceQuery { tags, connect, ..ServiceQuery::all(service.clone()) };
-            match ask(agent, Query::HealthService(query)).await? {
-                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), &rows, &*agent.rng)),
-                _ => Err(unexpected()),
-            }
+        Wanted::Ingress(name) => {
+            let Some(service) = named(name) else { return Ok(None) };
+            (service.clone(), Query::HealthIngress(ServiceQuery::all(service)))
         }
-        Some(Wanted::Virtual(name)) => {
-            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
-            match ask(agent, Query::VirtualAddress(service)).await? {
-                Answer::VirtualAddress(Some(row)) if matches!(subject.kind, RecordType::A | RecordType::ANY) => {
-                    Ok(subject.address(row.address().into()))
-                }
-                Answer::VirtualAddress(_) => Ok(subject.no_data()),
-                _ => Err(unexpected()),
-            }
+        _ => return Ok(None),
+    };
+    match asking.ask(query).await? {
+        Answer::CheckServiceNodes(rows) => Ok(Some((service, rows))),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn node(asking: &Asking<'_>, subject: &Subject<'_>, name: String) -> Result<Sections, Refusal> {
+    let Ok(name) = NodeName::try_from(name) else { return Ok(subject.absent()) };
+    match asking.ask(Query::Node(name)).await? {
+        Answer::Node(Some(node)) => Ok(subject.node(&node)),
+        Answer::Node(None) => Ok(subject.absent()),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn virtual_address(asking: &Asking<'_>, subject: &Subject<'_>, name: String) -> Result<Sections, Refusal> {
+    let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
+    match asking.ask(Query::VirtualAddress(service)).await? {
+        Answer::VirtualAddress(Some(row)) if matches!(subject.kind, RecordType::A | RecordType::ANY) => {
+            Ok(subject.address(row.address().into()))
         }
-        Some(Wanted::Ingress(name)) => {
-            let Ok(service) = ServiceName::try_from(name) else { return Ok(subject.absent()) };
-            let query = ServiceQuery::all(service.clone());
-            match ask(agent, Query::HealthIngress(query)).await? {
-                Answer::CheckServiceNodes(rows) => Ok(subject.service(service.as_str(), &rows, &*agent.rng)),
-                _ => Err(unexpected()),
-            }
-        }
-        Some(Wanted::Query(name)) => query(agent, subject, name).await,
+        Answer::VirtualAddress(_) => Ok(subject.no_data()),
+        _ => Err(unexpected()),
     }
 }
 
 /// What a prepared query finds, in the order that it asks for.
-async fn query(agent: &Agent, subject: &Subject<'_>, name: String) -> Result<Sections, Refusal> {
-    let own = agent.identity.node_name.to_string();
-    let execute = PreparedQueryExecute { agent: Some(own), ..PreparedQueryExecute::of(name) };
-    match ask(agent, Query::PreparedQueryExecute(execute)).await {
+async fn query(asking: &Asking<'_>, subject: &Subject<'_>, name: String) -> Result<Sections, Refusal> {
+    let own = asking.agent.identity.node_name.to_string();
+    let client = asking.client.map(|address| address.to_string());
+    let execute = PreparedQueryExecute { agent: Some(own), client, ..PreparedQueryExecute::of(name) };
+    match asking.ask(Query::PreparedQueryExecute(execute)).await {
         Ok(Answer::PreparedQueryFound(mut found)) => {
-            arrange(&*agent.rng, &mut found, 0);
+            arrange(&*asking.agent.rng, &mut found, 0);
             let ttl = duration::parse(&found.dns.ttl).ok().filter(|_| !found.dns.ttl.is_empty());
-            Ok(subject.found(&found.service.service, found.rows.iter().collect(), ttl))
+            let sections = subject.found(&found.service.service, found.rows.iter().collect(), ttl);
+            Ok(Sections { for_client: true, ..sections })
         }
         Ok(_) => Err(unexpected()),
         Err(refusal) if refusal.kind == RefusalKind::NotFound => Ok(subject.absent()),
@@ -369,9 +465,10 @@ async fn query(agent: &Agent, subject: &Subject<'_>, name: String) -> Result<Sec
     }
 }
 
-async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
+async fn name_servers(asking: &Asking<'_>) -> Result<Vec<(String, IpAddr)>, Refusal> {
     let Ok(service) = SERVERS.parse::<ServiceName>() else { return Ok(Vec::new()) };
-    let Answer::CheckServiceNodes(rows) = ask(agent, Query::HealthService(ServiceQuery::all(service))).await? else {
+    let query = Query::HealthService(ServiceQuery::all(service));
+    let Answer::CheckServiceNodes(rows) = asking.ask(query).await? else {
         return Err(unexpected());
     };
     let mut servers: Vec<_> = rows
@@ -379,24 +476,10 @@ async fn name_servers(agent: &Agent) -> Result<Vec<(String, IpAddr)>, Refusal> {
         .filter_map(|row| Some((row.node.name.as_str().to_owned(), row.node.address.parse().ok()?)))
         .collect();
     for last in (1..servers.len()).rev() {
-        servers.swap(last, agent.rng.below(last as u64 + 1) as usize);
+        servers.swap(last, asking.agent.rng.below(last as u64 + 1) as usize);
     }
     servers.truncate(NAME_SERVERS_MAX);
     Ok(servers)
-}
-
-async fn ask(agent: &Agent, query: Query) -> Result<Answer, Refusal> {
-    let config = agent.config.load();
-    let token = agent.tokens.dns();
-    let asked = |consistency, query| agent.datacenter.read(&token, query, Freshness { consistency, block: None });
-    if !config.dns.allow_stale {
-        return Ok(asked(Consistency::Default, query).await?.answer);
-    }
-    let read = asked(Consistency::Stale, query.clone()).await?;
-    if Duration::from_millis(read.last_contact_millis) <= config.dns.max_stale {
-        return Ok(read.answer);
-    }
-    Ok(asked(Consistency::Default, query).await?.answer)
 }
 
 fn unexpected() -> Refusal {

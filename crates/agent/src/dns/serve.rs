@@ -1,7 +1,8 @@
 //! Sockets of the DNS door.
 //!
 //! Invariants
-//! - A UDP worker has at most [`QUESTIONS_MAX`] questions under way; more wait in the kernel's buffer and are dropped there.
+//! - A UDP worker takes no more questions while [`QUESTIONS_MAX`] are under way; more wait in the kernel's buffer and are dropped
+//!   there.
 //! - One source is answered a configured number of UDP questions in a second; this machine as many as it asks.
 //! - At most [`CONNECTIONS_MAX`] TCP connections, each idle for [`IDLE_LIMIT`] at most, one question at a time.
 
@@ -10,23 +11,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use lictor_runtime::Tasks;
+use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::batch::{Answers, PACKETS_MAX, Questions, ip_of};
+use super::door::Door;
 use super::limit::Sources;
-use super::resolve::{Transport, Zones, reply};
+use super::packet;
+use super::prepared::Scratch;
+use super::resolve::{Transport, reply};
 use crate::agent::Agent;
 
 /// Questions under way in one UDP worker.
 const QUESTIONS_MAX: usize = 512;
-/// Bytes of the largest question over UDP.
-const QUESTION_BYTES_MAX: usize = 4096;
 /// Open TCP connections of one listener.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a TCP connection may be idle, or take for one message.
@@ -94,57 +99,97 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
 pub fn serve(listeners: Vec<DnsListener>, agent: &Arc<Agent>, tasks: &Tasks) {
     // What its resolvers append to names is the machine's own; without the file they append nothing.
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let zones = Arc::new(Zones::of(agent, &resolv_conf));
+    let door = Door::of(agent, &resolv_conf);
     let sources = Arc::new(Sources::default());
     for DnsListener { tcp, udp } in listeners {
         for socket in udp {
-            tasks.spawn(udp_worker(socket, agent.clone(), zones.clone(), Arc::clone(&sources)));
+            tasks.spawn(udp_worker(socket, Arc::clone(&door), Arc::clone(&sources)));
         }
-        tasks.spawn(accept(tcp, agent.clone(), zones.clone(), tasks.clone()));
+        tasks.spawn(accept(tcp, Arc::clone(&door), tasks.clone()));
     }
 }
 
-async fn udp_worker(socket: UdpSocket, agent: Arc<Agent>, zones: Arc<Zones>, sources: Arc<Sources>) {
-    let mut buffer = [0; QUESTION_BYTES_MAX];
-    let mut under_way = FuturesUnordered::new();
+/// An answer that is made while others are given.
+type UnderWay = BoxFuture<'static, (Option<Vec<u8>>, SockaddrStorage)>;
+
+async fn udp_worker(socket: UdpSocket, door: Arc<Door>, sources: Arc<Sources>) {
+    let mut questions = Questions::new();
+    let mut answers = Answers::default();
+    let mut scratch = Scratch::default();
+    let mut under_way = FuturesUnordered::<UnderWay>::new();
     loop {
         tokio::select! {
-            Some(()) = under_way.next(), if !under_way.is_empty() => {}
-            received = socket.recv_from(&mut buffer), if under_way.len() < QUESTIONS_MAX => match received {
-                Ok((length, from)) => {
-                    let limit = agent.config.load().dns.max_queries_per_client;
-                    // Too many from one source: no answer, lest it be somebody else's flood.
-                    if !sources.admit(from.ip(), limit, Instant::now()) {
-                        continue;
-                    }
-                    under_way.push(answer_packet(&socket, &agent, &zones, buffer[..length].to_vec(), from));
-                }
+            Some(done) = under_way.next(), if !under_way.is_empty() => add(done, &mut answers),
+            received = questions.receive(&socket), if under_way.len() < QUESTIONS_MAX => match received {
+                Ok(()) => turn(&door, &sources, &questions, &mut scratch, &mut answers, &under_way),
                 Err(error) => {
-                    tracing::debug!(%error, "cannot receive a DNS packet");
+                    tracing::debug!(%error, "cannot receive DNS packets");
                     tokio::time::sleep(ERROR_PAUSE).await;
                 }
             },
         }
+        // What others were done with meanwhile goes out in the same call.
+        while answers.len() < PACKETS_MAX
+            && let Some(Some(done)) = under_way.next().now_or_never()
+        {
+            add(done, &mut answers);
+        }
+        answers.send(&socket).await;
     }
 }
 
-async fn answer_packet(socket: &UdpSocket, agent: &Agent, zones: &Zones, packet: Vec<u8>, from: SocketAddr) {
-    let Some(bytes) = reply(agent, zones, &packet, Transport::Udp).await else { return };
-    if let Err(error) = socket.send_to(&bytes, from).await {
-        tracing::debug!(%error, %from, "cannot send a DNS answer");
+fn add((bytes, to): (Option<Vec<u8>>, SockaddrStorage), answers: &mut Answers) {
+    if let Some(bytes) = bytes {
+        answers.push(bytes, to);
     }
 }
 
-async fn accept(listener: TcpListener, agent: Arc<Agent>, zones: Arc<Zones>, tasks: Tasks) {
+/// Answers what came at once: from what is kept, or by what is made without waiting; the rest is under way then.
+fn turn(
+    door: &Arc<Door>,
+    sources: &Sources,
+    questions: &Questions,
+    scratch: &mut Scratch,
+    answers: &mut Answers,
+    under_way: &FuturesUnordered<UnderWay>,
+) {
+    let begin = Instant::now();
+    let limit = door.agent.config.load().dns.max_queries_per_client;
+    // Taken after the questions came, so that none gets less than it may expect.
+    let terms = door.terms();
+    let mut at_once = 0;
+    for (packet, from) in questions.packets() {
+        // Too many from one source: no answer, lest it be somebody else's flood.
+        let Some(source) = ip_of(&from).filter(|source| sources.admit(*source, limit, begin)) else { continue };
+        if let (Some(terms), Some(asked)) = (&terms, packet::read(packet))
+            && door.at_once(&asked, terms, Transport::Udp, scratch, answers.place())
+        {
+            answers.add(from);
+            at_once += 1;
+            continue;
+        }
+        let (door, packet) = (Arc::clone(door), packet.to_vec());
+        let mut reply: UnderWay =
+            async move { (reply(&door, &packet, Transport::Udp, Some(source)).await, from) }.boxed();
+        // Where the state is in this process nothing is waited for.
+        match (&mut reply).now_or_never() {
+            Some(done) => add(done, answers),
+            None => under_way.push(reply),
+        }
+    }
+    door.agent.figures.dns.took_each(begin.elapsed(), at_once);
+}
+
+async fn accept(listener: TcpListener, door: Arc<Door>, tasks: Tasks) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (agent, zones) = (agent.clone(), zones.clone());
+                let door = Arc::clone(&door);
                 tasks.spawn(async move {
                     let _place = place;
-                    if let Err(error) = connection(stream, &agent, &zones).await {
+                    if let Err(error) = connection(stream, &door).await {
                         tracing::debug!(%error, "a DNS connection ended early");
                     }
                 });
@@ -157,7 +202,8 @@ async fn accept(listener: TcpListener, agent: Arc<Agent>, zones: Arc<Zones>, tas
     }
 }
 
-async fn connection(mut stream: TcpStream, agent: &Agent, zones: &Zones) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, door: &Arc<Door>) -> io::Result<()> {
+    let from = stream.peer_addr()?.ip();
     loop {
         let packet = match tokio::time::timeout(IDLE_LIMIT, read_message(&mut stream)).await {
             Ok(Ok(packet)) => packet,
@@ -166,7 +212,7 @@ async fn connection(mut stream: TcpStream, agent: &Agent, zones: &Zones) -> io::
             Ok(Err(error)) => return Err(error),
             Err(_) => return Ok(()),
         };
-        let Some(bytes) = reply(agent, zones, &packet, Transport::Tcp).await else { return Ok(()) };
+        let Some(bytes) = reply(door, &packet, Transport::Tcp, Some(from)).await else { return Ok(()) };
         let mut framed = Vec::with_capacity(bytes.len() + 2);
         // An answer over TCP is made to fit into what two bytes can tell.
         framed.extend_from_slice(&(bytes.len() as u16).to_be_bytes());

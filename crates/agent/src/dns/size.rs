@@ -7,6 +7,8 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RData};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 
+use crate::config::DnsConfig;
+
 /// Bytes of a UDP message to a client that says nothing of its size.
 const PLAIN_UDP_BYTES: usize = 512;
 /// Bytes of the largest UDP message, whatever the client says.
@@ -45,6 +47,13 @@ pub(super) struct Style {
     pub(super) announce: bool,
     /// A name that was written before is pointed at.
     pub(super) compress: bool,
+}
+
+impl Style {
+    /// As the configuration says.
+    pub(super) fn of(settings: &DnsConfig) -> Self {
+        Self { announce: settings.enable_truncate, compress: !settings.disable_compression }
+    }
 }
 
 /// The bytes of a message.

@@ -7,12 +7,14 @@ use std::time::Duration;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Asked, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use lictor_runtime::{Rng, Tasks};
+use lictor_types::query::AddressNames;
 use lictor_types::service::{ConnectProxy, ServiceConnect, Weights};
 use lictor_types::{Answer, CheckServiceNode, CheckStatus, HealthCheck, Index, Node, NodeService, Query, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::resolve::{Transport, Zones, reply};
+use super::door::Door as OneDoor;
+use super::resolve::{Transport, reply};
 use super::{DnsListener, serve};
 use crate::http::double::{Double, agent, at};
 use crate::testing::{one_of, random_bytes, random_cases};
@@ -32,7 +34,7 @@ fn node(name: &str, address: &str) -> Node {
 }
 
 /// An instance of `web` on a node, with its own address unless that is empty.
-fn row(name: &str, node_address: &str, own: &str, status: CheckStatus) -> CheckServiceNode {
+pub(super) fn row(name: &str, node_address: &str, own: &str, status: CheckStatus) -> CheckServiceNode {
     CheckServiceNode {
         node: node(name, node_address),
         service: NodeService {
@@ -74,7 +76,7 @@ impl Door {
 
     async fn send(&self, request: &Message, transport: Transport) -> Message {
         let agent = agent(&self.double, self.fragment);
-        let bytes = reply(&agent, &Zones::of(&agent, ""), &request.to_vec().unwrap(), transport).await.unwrap();
+        let bytes = reply(&OneDoor::of(&agent, ""), &request.to_vec().unwrap(), transport, None).await.unwrap();
         Message::from_vec(&bytes).unwrap()
     }
 
@@ -217,14 +219,14 @@ async fn what_goes_wrong_has_its_code() {
     *door.double.reads.lock() = vec![Err(Refusal::acl_not_found())];
     assert_eq!(code(door.ask("web.service.consul.", RecordType::A).await), ResponseCode::NXDomain);
     let agent = agent(&door.double, "");
-    let zones = Zones::of(&agent, "");
+    let one = OneDoor::of(&agent, "");
     let mut cut = question("web.service.consul.", RecordType::A).to_vec().unwrap();
     cut.truncate(20);
-    let answered = reply(&agent, &zones, &cut, Transport::Udp).await.unwrap();
+    let answered = reply(&one, &cut, Transport::Udp, None).await.unwrap();
     assert_eq!(code(Message::from_vec(&answered).unwrap()), ResponseCode::FormErr);
-    assert_eq!(reply(&agent, &zones, &cut[..11], Transport::Udp).await, None);
+    assert_eq!(reply(&one, &cut[..11], Transport::Udp, None).await, None);
     let response = Message::response(1, OpCode::Query).to_vec().unwrap();
-    assert_eq!(reply(&agent, &zones, &response, Transport::Udp).await, None);
+    assert_eq!(reply(&one, &response, Transport::Udp, None).await, None);
     let mut two = question("a.node.consul.", RecordType::A);
     two.add_query(Asked::query(Name::from_ascii("b.node.consul.").unwrap(), RecordType::A));
     assert_eq!(code(door.send(&two, Transport::Udp).await), ResponseCode::FormErr);
@@ -305,12 +307,12 @@ fn no_packet_is_answered_with_more_than_its_room_or_ends_the_agent() {
     let door = Door::of_instances(rows);
     runtime.block_on(async {
         let agent = agent(&door.double, "");
-        let zones = Zones::of(&agent, "search ns.svc.cluster.local");
+        let one = OneDoor::of(&agent, "search ns.svc.cluster.local");
         let mut answered = 0;
         random_cases(5_000, |rng| {
             let packet = if rng.below(5) == 0 { random_bytes(rng, 600) } else { nearly_a_question(rng) };
             let waker = std::task::Waker::noop();
-            let mut reply = std::pin::pin!(reply(&agent, &zones, &packet, Transport::Udp));
+            let mut reply = std::pin::pin!(reply(&one, &packet, Transport::Udp, None));
             // The double answers at once.
             let std::task::Poll::Ready(reply) = reply.as_mut().poll(&mut std::task::Context::from_waker(waker)) else {
                 panic!("{packet:?} is not answered at once")
@@ -360,7 +362,7 @@ async fn what_a_resolver_appends_to_our_names_is_answered_at_once() {
     ] {
         let agent = agent(&door.double, fragment);
         let request = question(name, RecordType::A).to_vec().unwrap();
-        let bytes = reply(&agent, &Zones::of(&agent, search), &request, Transport::Udp).await.unwrap();
+        let bytes = reply(&OneDoor::of(&agent, search), &request, Transport::Udp, None).await.unwrap();
         assert_eq!(Message::from_vec(&bytes).unwrap().metadata.response_code, code, "{name} with {search:?}");
     }
     assert!(door.double.asked.lock().reads.is_empty());
@@ -400,11 +402,53 @@ async fn an_address_of_the_family_that_is_asked_for_is_chosen() {
 
 #[tokio::test]
 async fn an_address_has_the_name_of_its_node() {
-    let door = Door::with(Answer::Nodes(vec![node("a.b", "10.0.0.1")]));
+    let names = |nodes: &[&str], services: &[&str]| {
+        Answer::AddressNames(AddressNames {
+            nodes: nodes.iter().map(|name| name.parse().unwrap()).collect(),
+            services: services.iter().map(|name| name.parse().unwrap()).collect(),
+        })
+    };
+    let door = Door::with(names(&["a.b"], &["web"]));
     let got = door.ask("1.0.0.10.in-addr.arpa.", RecordType::PTR).await;
     assert_eq!(texts(&got.answers), ["1.0.0.10.in-addr.arpa. PTR a.b.node.dc1.consul."]);
-    let Query::Selected(selected) = door.double.asked.lock().reads.remove(0).1 else { panic!("another query") };
-    assert_eq!(selected.filter, "Address == \"10.0.0.1\"");
-    let none = Door::with(Answer::Nodes(Vec::new())).ask("1.0.0.10.in-addr.arpa.", RecordType::PTR).await;
+    assert_eq!(door.double.asked.lock().reads.remove(0).1, Query::AddressNames("10.0.0.1".into()));
+    let services = Door::with(names(&[], &["web", "db"])).ask("1.0.0.10.in-addr.arpa.", RecordType::PTR).await;
+    assert_eq!(
+        texts(&services.answers),
+        ["1.0.0.10.in-addr.arpa. PTR db.service.dc1.consul.", "1.0.0.10.in-addr.arpa. PTR web.service.dc1.consul.",]
+    );
+    let none = Door::with(names(&[], &[])).ask("1.0.0.10.in-addr.arpa.", RecordType::PTR).await;
     assert_eq!(none.metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_of_a_client_is_told_to_be_of_its_subnet() {
+    use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
+    use lictor_types::prepared_query::{PreparedQueryFound, PreparedService, QueryDns};
+    let found = PreparedQueryFound {
+        service: PreparedService { service: "web".into(), ..PreparedService::default() },
+        dns: QueryDns { ttl: "3s".into() },
+        rows: vec![row("a", "10.0.0.1", "", CheckStatus::Passing)],
+        origin: None,
+        distances: None,
+    };
+    let door = Door::with(Answer::PreparedQueryFound(Box::new(found)));
+    let mut request = question("geo.query.consul.", RecordType::A);
+    let mut edns = Edns::new();
+    edns.options_mut().insert(EdnsOption::Subnet(ClientSubnet::new([198, 51, 100, 0].into(), 24, 0)));
+    request.set_edns(edns);
+    let got = door.send(&request, Transport::Udp).await;
+    let edns = got.edns.unwrap();
+    let Some(EdnsOption::Subnet(subnet)) = edns.option(EdnsCode::Subnet) else { panic!("{edns:?}") };
+    assert_eq!((subnet.source_prefix(), subnet.scope_prefix()), (24, 24));
+    let client = |door: &Door| match door.double.asked.lock().reads.pop().unwrap().1 {
+        Query::PreparedQueryExecute(execute) => execute.client,
+        other => panic!("another query: {other:?}"),
+    };
+    assert_eq!(client(&door).as_deref(), Some("198.51.100.0"));
+    // Without a subnet it is whoever asks.
+    let agent = agent(&door.double, "");
+    let packet = question("geo.query.consul.", RecordType::A).to_vec().unwrap();
+    reply(&OneDoor::of(&agent, ""), &packet, Transport::Udp, Some([10, 0, 0, 7].into())).await.unwrap();
+    assert_eq!(client(&door).as_deref(), Some("10.0.0.7"));
 }

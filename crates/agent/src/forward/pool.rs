@@ -14,6 +14,8 @@ use crate::rpc::{RpcConnection, RpcError};
 
 /// Addresses that are kept; the one not used for the longest time goes first.
 const ADDRESSES_MAX: usize = 16;
+/// After so long without a call a connection is let go: agents change their server now and then.
+const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Connections to servers by address.
 pub struct RpcPool {
@@ -64,6 +66,7 @@ impl RpcPool {
 
     fn slot(&self, address: &str, now: Instant) -> Arc<tokio::sync::Mutex<Connection>> {
         let mut slots = self.slots.lock();
+        slots.retain(|other, slot| other == address || now.duration_since(slot.last_used) < IDLE_LIMIT);
         if !slots.contains_key(address) && slots.len() >= ADDRESSES_MAX {
             let oldest = slots.iter().min_by_key(|(_, slot)| slot.last_used).map(|(address, _)| address.clone());
             if let Some(oldest) = oldest {

@@ -12,6 +12,7 @@ use super::caller::{Caller, mark_filtered};
 use super::choice;
 use super::failure::{Answered, Failure};
 use crate::agent::{Agent, CONSUL_VERSION, LICTOR_VERSION};
+use crate::pools;
 
 /// When this release was built, as far as the API tells; builds are reproducible, so it is no moment of the machine.
 const BUILD_DATE: &str = "1970-01-01T00:00:01Z";
@@ -51,11 +52,11 @@ impl<'a> From<&'a Member> for MemberJson<'a> {
     }
 }
 
-/// `GET /v1/agent/members`, those whose nodes the caller may read.
+/// `GET /v1/agent/members`, those whose nodes the caller may read: as this agent's own pool knows them, and those without
+/// gossip as the servers do; with `?wan`, the servers of all datacenters.
 pub(super) async fn members(caller: Caller) -> Answered {
     let chosen = choice::filter(&caller.params, rows::member)?;
-    let report = caller.operate(Operation::Members).await?;
-    let Report::Members(members) = report else { return Err(Failure::unexpected_answer()) };
+    let members = known_members(&caller).await?;
     let requirements = members.iter().map(|member| Requirement::read(Resource::Node, member.name.as_str())).collect();
     let denials = caller.denials(requirements).await?;
     let shown: Vec<MemberJson<'_>> = members
@@ -67,6 +68,27 @@ pub(super) async fn members(caller: Caller) -> Answered {
     let mut response = caller.json(&shown)?;
     mark_filtered(&mut response, denials.iter().any(Option::is_some) && !caller.credential.is_anonymous());
     Ok(response)
+}
+
+async fn known_members(caller: &Caller) -> Result<Vec<Member>, Failure> {
+    let pools = &caller.door.agent.pools;
+    if caller.params.has("wan") {
+        return Ok(pools.wan_members().await);
+    }
+    let mut members: BTreeMap<_, _> =
+        pools.members().await.into_iter().map(|member| (member.name.clone(), member)).collect();
+    match caller.operate(Operation::Members).await {
+        Ok(Report::Members(told)) => {
+            for member in told {
+                members.entry(member.name.clone()).or_insert(member);
+            }
+        }
+        Ok(_) => return Err(Failure::unexpected_answer()),
+        // Who gossips knows the others without a server.
+        Err(failure) if members.is_empty() => return Err(failure),
+        Err(Failure(refusal)) => tracing::debug!(%refusal, "the servers do not tell of members without gossip"),
+    }
+    Ok(members.into_values().collect())
 }
 
 /// `GET /v1/agent/version`.
@@ -95,7 +117,20 @@ pub(super) async fn this(caller: Caller) -> Answered {
         Ok(_) => return Err(Failure::unexpected_answer()),
         Err(refusal) => Err(refusal),
     };
-    caller.json(&description(agent, &status))
+    let mut description = description(agent, &status);
+    for (name, pool) in [("serf_lan", agent.pools.lan()), ("serf_wan", agent.pools.wan())] {
+        // A pool that has stopped has nothing to tell.
+        if let Some(pool) = pool
+            && let Ok((stats, coordinate)) = pool.with_core(|core, _| (core.stats(), core.coordinate())).await
+        {
+            description["Stats"][name] =
+                stats.into_iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
+            if name == "serf_lan" {
+                description["Coord"] = serde_json::to_value(pools::as_coordinate(&coordinate)).unwrap_or_default();
+            }
+        }
+    }
+    caller.json(&description)
 }
 
 fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {

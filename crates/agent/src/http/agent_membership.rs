@@ -1,7 +1,7 @@
 //! `/v1/agent/join`, `leave`, `force-leave` and `reload`: what people do to members and agents by hand.
 //!
-//! Agents find each other by their configuration: `retry_join` names servers, and they tell of all others. So joining by hand
-//! only confirms that the address is of a member; it adds nobody, and says so where it is not.
+//! With gossip a join and a forced leave are what Serf makes of them. An agent without gossip only confirms that an address is
+//! of a member: it adds nobody, and says so where it is not.
 
 use axum::response::Response;
 use lictor_types::rpc::{ForceLeave, Operation, Report};
@@ -9,6 +9,7 @@ use lictor_types::{Refusal, Requirement, Resource};
 
 use super::caller::{Caller, Tail};
 use super::failure::{Answered, Failure};
+use crate::pools::PoolKind;
 
 /// `PUT /v1/agent/force-leave/NODE`: a member that has failed leaves the members and the catalog at once.
 pub(super) async fn force_leave(caller: Caller, Tail(node): Tail) -> Answered {
@@ -20,10 +21,29 @@ pub(super) async fn force_leave(caller: Caller, Tail(node): Tail) -> Answered {
     }
 }
 
-/// `PUT /v1/agent/join/ADDRESS`: whether the address is of a living member already.
+/// `PUT /v1/agent/join/ADDRESS`: joins the pool of the member with this address; with `?wan`, that of all servers.
 pub(super) async fn join(caller: Caller, Tail(address): Tail) -> Answered {
     let agent = &caller.door.agent;
     caller.require(Requirement::write(Resource::Agent, agent.identity.node_name.as_str())).await?;
+    let (kind, pool) = match caller.params.has("wan") {
+        true => (PoolKind::Wan, agent.pools.wan()),
+        false => (PoolKind::Lan, agent.pools.lan()),
+    };
+    if pool.is_some() {
+        let joined = agent.pools.join(kind, std::slice::from_ref(&address)).await;
+        return match joined {
+            Ok(_) => Ok(Response::default()),
+            Err(error) => {
+                let text = format!("1 error occurred:\n\t* Failed to join {address}: {error}\n\n");
+                Err(Refusal::failed(text).into())
+            }
+        };
+    }
+    if kind == PoolKind::Wan {
+        return Err(
+            Refusal::failed("agent: WAN gossip is off here: only servers with ports.serf_wan on join it").into()
+        );
+    }
     let members = agent.datacenter.operate(&agent.tokens.agent(), Operation::Members).await?;
     let Report::Members(members) = members else { return Err(Failure::unexpected_answer()) };
     let host = host(&address);

@@ -1,5 +1,6 @@
 //! A stand-in for the replicated state, for tests of the doors: canned answers, and a record of what was asked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,6 +11,7 @@ use lictor_runtime::fs::MemoryFs;
 use lictor_runtime::transport::Boxed;
 use lictor_runtime::{Clock, Resolver, SeededRng, SystemClock, Tasks};
 use lictor_types::command::Effect;
+use lictor_types::keyring::{KeyringAnswer, KeyringOperation, KeyringRequest};
 use lictor_types::rpc::{Operation, Report, Status};
 use lictor_types::{
     Answer, Command, Credential, Freshness, Index, LeafCertificate, Member, Outcome, Query, Read, Refusal, Timestamp,
@@ -19,7 +21,7 @@ use tower::ServiceExt;
 
 use crate::agent::{Agent, AgentIdentity};
 use crate::config::{Config, Flags, Host};
-use crate::datacenter::Datacenter;
+use crate::datacenter::{Datacenter, Standing};
 use crate::events::Ring;
 use crate::local::{Local, LocalSettings};
 use crate::orders::Orders;
@@ -43,6 +45,10 @@ pub(crate) struct Double {
     pub(crate) forbidden: Mutex<Vec<String>>,
     pub(crate) members: Mutex<Vec<Member>>,
     pub(crate) leader: Mutex<Option<String>>,
+    /// Where the state stands; none for one that is elsewhere.
+    pub(crate) standing: Mutex<Option<Standing>>,
+    /// Whether gossip has keys.
+    pub(crate) encrypted: Mutex<bool>,
 }
 
 /// An answer at an index.
@@ -60,6 +66,8 @@ impl Double {
             forbidden: Mutex::default(),
             members: Mutex::default(),
             leader: Mutex::new(Some("10.0.0.1:8300".into())),
+            standing: Mutex::default(),
+            encrypted: Mutex::default(),
         })
     }
 
@@ -115,10 +123,40 @@ impl Datacenter for Double {
                 valid_before: Timestamp(SystemClock.unix_millis() + 3_600_000),
                 roots_index: Index(5),
             }),
+            Operation::Keyring(asked) => Report::Keyring(self.keyring(&asked)),
             Operation::CreateJoinToken(_) => Report::JoinToken(Credential::new("join-secret")),
             _ => Report::Done,
         };
         Box::pin(async { Ok(report) })
+    }
+
+    fn standing(&self, _: &Credential) -> Option<Standing> {
+        *self.standing.lock()
+    }
+}
+
+impl Double {
+    /// What a server without keys answers, or one with the key `K` in both pools.
+    fn keyring(&self, asked: &KeyringRequest) -> Vec<KeyringAnswer> {
+        let encrypted = *self.encrypted.lock();
+        let held: BTreeMap<String, u32> = encrypted.then(|| ("K".to_owned(), 1)).into_iter().collect();
+        let error = match (encrypted, asked.operation) {
+            (true, KeyringOperation::Remove) => "1/2 nodes reported success",
+            (true, _) => "",
+            (false, KeyringOperation::List) => "Keyring is empty (encryption not enabled)",
+            (false, _) => "No keyring to modify (encryption not enabled)",
+        };
+        let of_pool = |wan| KeyringAnswer {
+            wan,
+            datacenter: "dc1".into(),
+            segment: String::new(),
+            messages: BTreeMap::new(),
+            keys: held.clone(),
+            primary_keys: held.clone(),
+            num_nodes: 1,
+            error: error.into(),
+        };
+        vec![of_pool(true), of_pool(false)]
     }
 }
 
@@ -145,6 +183,7 @@ pub(crate) fn agent(double: &Arc<Double>, fragment: &str) -> Arc<Agent> {
         figures: crate::figures::Figures::new(Arc::default(), &config),
         config: Arc::new(config).into(),
         orders: Orders::default(),
+        pools: crate::pools::Pools::none(),
     })
 }
 

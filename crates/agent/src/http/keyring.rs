@@ -1,8 +1,11 @@
-//! `/v1/operator/keyring`: the keys of gossip. There is no gossip yet and so no key: parameters and rights are judged all the
-//! same, and the answers are those of a Consul without encryption.
+//! `/v1/operator/keyring`: the keys of gossip, listed and changed at every member of both pools.
 
-use lictor_types::{Refusal, Requirement, Resource};
+use lictor_types::keyring::{KeyringAnswer, KeyringOperation, KeyringRequest};
+use lictor_types::rpc::{Operation, Report};
+use lictor_types::{Credential, Refusal};
 use serde::Deserialize;
+
+use axum::response::Response;
 
 use super::body::JsonBody;
 use super::caller::{Caller, Order};
@@ -10,7 +13,7 @@ use super::decode::{self, Names};
 use super::failure::{Answered, Failure};
 
 /// Members that an answer may be relayed through.
-const RELAY_FACTOR_MAX: i64 = 5;
+const RELAY_FACTOR_MAX: u8 = 5;
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -18,41 +21,77 @@ struct KeyBody {
     key: String,
 }
 
-/// `GET /v1/operator/keyring`: the keys that are installed.
+/// `GET /v1/operator/keyring`: the keys that are installed, and at how many members.
 pub(super) async fn list(order: Order) -> Answered {
-    check_relay_factor(&order)?;
-    if let Some(text) = order.params.text("local-only") {
-        go_bool("local-only", text)?;
-    }
-    order.require(Requirement::read(Resource::Operator, "")).await?;
-    Err(without_keys(&order, "Keyring is empty (encryption not enabled)"))
+    let relay_factor = relay_factor(&order)?;
+    let local_only = order.params.text("local-only").map(|text| go_bool("local-only", text)).transpose()?;
+    let asked = KeyringRequest {
+        operation: KeyringOperation::List,
+        key: Credential::anonymous(),
+        relay_factor,
+        local_only: local_only.unwrap_or_default(),
+    };
+    let answers = ask(&order, asked).await?;
+    order.json(&answers)
 }
 
-/// `POST`, `PUT` and `DELETE /v1/operator/keyring`: installs, uses or removes the key of the body.
-pub(super) async fn change(order: Order, body: JsonBody) -> Answered {
+/// `POST /v1/operator/keyring`: adds the key of the body to those that are understood.
+pub(super) async fn install(order: Order, body: JsonBody) -> Answered {
+    change(order, body, KeyringOperation::Install).await
+}
+
+/// `PUT /v1/operator/keyring`: encrypts with the key of the body from now on.
+pub(super) async fn make_primary(order: Order, body: JsonBody) -> Answered {
+    change(order, body, KeyringOperation::Use).await
+}
+
+/// `DELETE /v1/operator/keyring`: takes the key of the body out.
+pub(super) async fn remove(order: Order, body: JsonBody) -> Answered {
+    change(order, body, KeyringOperation::Remove).await
+}
+
+async fn change(order: Order, body: JsonBody, operation: KeyringOperation) -> Answered {
     let KeyBody { key } = decode::decode(&body.0, Names::AnyCase)?;
-    check_relay_factor(&order)?;
+    let relay_factor = relay_factor(&order)?;
     if let Some(text) = order.params.text("local-only")
         && go_bool("local-only", text)?
     {
         return Err(Failure::bad_request("Invalid use of local-only: local-only can only be set for list requests"));
     }
-    order.require(Requirement::write(Resource::Operator, "")).await?;
     if key.is_empty() {
         return Err(Failure::bad_request("Key is missing: a gossip key in base64, as `keygen` makes one"));
     }
-    Err(without_keys(&order, "No keyring to modify (encryption not enabled)"))
+    ask(&order, KeyringRequest { operation, key: Credential::new(key), relay_factor, local_only: false }).await?;
+    Ok(Response::default())
 }
 
-fn check_relay_factor(caller: &Caller) -> Result<(), Refusal> {
-    let Some(text) = caller.params.text("relay-factor") else { return Ok(()) };
+/// What the pools answered; a refusal in Consul's words if one of them did not do it.
+async fn ask(caller: &Caller, asked: KeyringRequest) -> Result<Vec<KeyringAnswer>, Failure> {
+    let Report::Keyring(answers) = caller.operate(Operation::Keyring(asked)).await? else {
+        return Err(Failure::unexpected_answer());
+    };
+    let told = |it: &KeyringAnswer| {
+        let pool = if it.wan { "WAN" } else { "LAN" };
+        let of_members: String = it.messages.iter().map(|(node, text)| format!("; {node}: {text}")).collect();
+        format!("\t* {} ({pool}) error: {}{of_members}\n", it.datacenter, it.error)
+    };
+    let problems: Vec<String> = answers.iter().filter(|it| !it.error.is_empty()).map(told).collect();
+    match problems.len() {
+        0 => Ok(answers),
+        1 => Err(Refusal::failed(format!("1 error occurred:\n{}\n", problems.concat())).into()),
+        count => Err(Refusal::failed(format!("{count} errors occurred:\n{}\n", problems.concat())).into()),
+    }
+}
+
+fn relay_factor(caller: &Caller) -> Result<u8, Refusal> {
+    let Some(text) = caller.params.text("relay-factor") else { return Ok(0) };
     let number: i64 = text.parse().map_err(|_| {
         Refusal::bad_request(format!("Error parsing relay factor: strconv.Atoi: parsing {text:?}: invalid syntax"))
     })?;
-    if !(0..=RELAY_FACTOR_MAX).contains(&number) {
-        return Err(Refusal::bad_request("Invalid relay-factor: relay factor must be in range: [0, 5]"));
-    }
-    Ok(())
+    u8::try_from(number)
+        .ok()
+        .filter(|number| *number <= RELAY_FACTOR_MAX)
+        .ok_or_else(|| Refusal::bad_request("Invalid relay-factor: relay factor must be in range: [0, 5]"))
 }
 
 fn go_bool(name: &str, text: &str) -> Result<bool, Refusal> {
@@ -65,11 +104,6 @@ fn go_bool(name: &str, text: &str) -> Result<bool, Refusal> {
     }
 }
 
-fn without_keys(caller: &Caller, what: &str) -> Failure {
-    let datacenter = &caller.door.agent.identity.datacenter;
-    Failure(Refusal::failed(format!("1 error occurred:\n\t* {datacenter} (LAN) error: {what}\n\n")))
-}
-
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
@@ -77,17 +111,47 @@ mod tests {
 
     use crate::http::double::{Tested, at};
 
+    const KEY: &str = r#"{"Key":"pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s="}"#;
+
     #[tokio::test]
-    async fn without_gossip_the_keyring_is_empty_and_says_so() {
+    async fn without_keys_the_keyring_is_empty_and_says_so() {
         let door = Tested::answering(at(1, Answer::Keys(Vec::new())));
         let got = door.get("/v1/operator/keyring").await;
         assert_eq!(got.status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert!(got.body.contains("dc1 (LAN) error: Keyring is empty (encryption not enabled)"), "{}", got.body);
-        let key = r#"{"Key":"pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s="}"#;
+        assert_eq!(
+            got.body,
+            "2 errors occurred:\n\t* dc1 (WAN) error: Keyring is empty (encryption not enabled)\n\t* dc1 (LAN) error: \
+             Keyring is empty (encryption not enabled)\n\n"
+        );
         for method in ["POST", "PUT", "DELETE"] {
-            let got = door.call(method, "/v1/operator/keyring", key).await;
+            let got = door.call(method, "/v1/operator/keyring", KEY).await;
             assert!(got.body.contains("No keyring to modify"), "{method}: {}", got.body);
         }
+    }
+
+    #[tokio::test]
+    async fn keys_are_listed_and_changed_and_a_member_that_could_not_is_an_error() {
+        let door = Tested::answering(at(1, Answer::Keys(Vec::new())));
+        *door.double.encrypted.lock() = true;
+        let got = door.get("/v1/operator/keyring").await;
+        assert_eq!(
+            got.body,
+            "[{\"WAN\":true,\"Datacenter\":\"dc1\",\"Segment\":\"\",\"Keys\":{\"K\":1},\"PrimaryKeys\":{\"K\":1},\"NumNodes\":1},\
+             {\"WAN\":false,\"Datacenter\":\"dc1\",\"Segment\":\"\",\"Keys\":{\"K\":1},\"PrimaryKeys\":{\"K\":1},\"NumNodes\":1}]"
+        );
+        for method in ["POST", "PUT"] {
+            let got = door.call(method, "/v1/operator/keyring", KEY).await;
+            assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, ""), "{method}");
+        }
+        let got = door.call("DELETE", "/v1/operator/keyring", KEY).await;
+        assert_eq!(got.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(got.body.contains("1/2 nodes reported success"), "{}", got.body);
+        assert!(!got.body.contains("pUqJ"), "an error shows no key: {}", got.body);
+    }
+
+    #[tokio::test]
+    async fn wrong_parameters_are_named() {
+        let door = Tested::answering(at(1, Answer::Keys(Vec::new())));
         for (path, words) in [
             ("?relay-factor=x", "Error parsing relay factor: "),
             ("?relay-factor=6", "Invalid relay-factor: "),
@@ -97,9 +161,7 @@ mod tests {
             assert_eq!(got.status, StatusCode::BAD_REQUEST, "{path}");
             assert!(got.body.starts_with(words), "{}", got.body);
         }
-        let got = door.call("PUT", "/v1/operator/keyring?local-only=true", key).await;
+        let got = door.call("PUT", "/v1/operator/keyring?local-only=true", KEY).await;
         assert!(got.body.starts_with("Invalid use of local-only"), "{}", got.body);
-        door.double.forbidden.lock().push(String::new());
-        assert_eq!(door.get("/v1/operator/keyring").await.status, StatusCode::FORBIDDEN);
     }
 }

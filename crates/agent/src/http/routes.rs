@@ -189,7 +189,8 @@ fn mesh_and_cluster() -> Table {
 
 /// What keeps a cluster well.
 fn upkeep() -> Table {
-    let keyring = endpoint().get(keyring::list).post(keyring::change).put(keyring::change).delete(keyring::change);
+    let keyring =
+        endpoint().get(keyring::list).post(keyring::install).put(keyring::make_primary).delete(keyring::remove);
     vec![
         ("/v1/agent/host", endpoint().get(monitor::host)),
         ("/v1/agent/monitor", endpoint().get(monitor::monitor)),

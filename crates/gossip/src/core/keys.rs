@@ -109,6 +109,14 @@ impl Core {
         self.ask(&format!("{INTERNAL}{}", operation.query()), &payload, &options, Purpose::Keys(report))
     }
 
+    /// Takes other keys at once and tells nobody: for a member that learnt by another way which ones the pool has. Without keys
+    /// so far it begins to encrypt.
+    pub fn adopt_keys(&mut self, now: Duration, keys: Keyring) {
+        self.pass(now);
+        self.config.keyring = Some(keys);
+        self.emit(Event::KeyringChanged(self.keys()));
+    }
+
     pub(super) fn hear_internal_query(&mut self, name: &str, question: &Question) {
         match (name, KeyOperation::of(name)) {
             (_, Some(operation)) => self.hear_key_query(operation, question),

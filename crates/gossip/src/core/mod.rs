@@ -147,6 +147,8 @@ pub struct Core {
     seen_queries: queries::SeenQueries,
     running: HashMap<u64, queries::Running>,
     conflict_query: bool,
+    /// When the pool was last told of this member's new address.
+    told_of_move: Option<Duration>,
 }
 
 impl std::fmt::Debug for Core {
@@ -218,6 +220,7 @@ impl Core {
             removals: HashSet::new(),
             running: HashMap::new(),
             conflict_query: false,
+            told_of_move: None,
         };
         core.start();
         Ok(core)

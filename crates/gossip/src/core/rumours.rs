@@ -11,10 +11,19 @@ use crate::event::Event;
 use crate::members::{Life, Moment, Place, Slot, Status};
 use crate::suspicion::{Suspicion, suspicion_timeout};
 use crate::wire::swim::{Accusation, Alive};
-use crate::wire::{WireError, kind};
+use crate::wire::{WireError, kind, tags};
 
 /// How long a member has to answer a challenge before the next; and between two complaints about one name.
 const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two announcements of a new address.
+const MOVE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Whether both are one node by their tag `id`, which Consul's agents and ours have: then it has moved, and nobody took its name.
+fn is_same_node(one: &[u8], other: &[u8]) -> bool {
+    let id = |meta: &[u8]| tags::decode(meta).remove("id").filter(|id| !id.is_empty());
+    id(one).is_some_and(|one| Some(one) == id(other))
+}
 
 impl Core {
     pub(super) fn hear_alive_message(&mut self, body: &[u8]) -> Result<(), WireError> {
@@ -32,10 +41,12 @@ impl Core {
         let slot = self.members.get(place)?;
         let old_word = alive.incarnation <= slot.incarnation;
         if slot.record.address() != alive.address {
+            let is_moved = is_same_node(slot.record.meta(), alive.meta);
             let free = match slot.life {
                 Life::Left | Life::Forgotten => true,
-                Life::Dead => slot.changed.age(self.now) > self.config.timing.reclaim,
-                Life::Alive | Life::Suspect => false,
+                Life::Dead => is_moved || slot.changed.age(self.now) > self.config.timing.reclaim,
+                Life::Suspect => is_moved,
+                Life::Alive => false,
             };
             if !free {
                 self.conflict(place, alive.address);
@@ -121,10 +132,25 @@ impl Core {
         }
         let same = own.record.tells(alive);
         if own.record.address() != alive.address {
-            self.conflict(self.me, alive.address);
+            if is_same_node(own.record.meta(), alive.meta) {
+                self.tell_of_move(alive);
+            } else {
+                self.conflict(self.me, alive.address);
+            }
         } else if alive.incarnation > own.incarnation || !same {
             self.refute(alive.incarnation);
         }
+    }
+
+    /// Others still know me where I was before: a machine or a pod that came back with another address. Not more often than
+    /// they can take it in, so that two clones of one node do not outcry each other.
+    fn tell_of_move(&mut self, alive: &Alive<'_>) {
+        if self.told_of_move.is_some_and(|at| self.now - at < MOVE_PAUSE) {
+            return;
+        }
+        tracing::info!(before = %alive.address, "this node has another address than the pool remembers; telling it");
+        self.told_of_move = Some(self.now);
+        self.refute(alive.incarnation);
     }
 
     /// Says louder than `accused` that I am alive.

@@ -61,7 +61,7 @@ impl Core {
             return;
         }
         let mut bytes = self.spare.pop().unwrap_or_default();
-        let compress = self.config.compress && message.len() >= SMALLEST_COMPRESSED;
+        let compress = self.config.compress_packets && message.len() >= SMALLEST_COMPRESSED;
         self.envelope().seal_packet(message, checksum, compress, &*self.rng, &mut bytes);
         self.outputs.push_back(Output::Packet { to, bytes });
     }

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::core::{Core, ExchangeId, Output};
 use crate::event::Event;
+use crate::keyring::KeyError;
 use crate::record::RecordPool;
 use crate::wire::WireError;
 use files::Files;
@@ -77,7 +78,9 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The sockets.
-    #[error("cannot listen for gossip on {address}: {error}")]
+    #[error(
+        "cannot listen for gossip on {address}: {error}; name another port, or -1 to go without (ports.serf_lan, ports.serf_wan)"
+    )]
     Bind {
         /// Where.
         address: SocketAddr,
@@ -90,6 +93,9 @@ pub enum StartError {
     /// The configuration.
     #[error("the gossip configuration is refused: {0}")]
     Config(#[from] WireError),
+    /// The keys.
+    #[error("the gossip keys are refused: {0}")]
+    Keyring(#[from] KeyError),
     /// The snapshot.
     #[error("cannot open the gossip snapshot: {0}")]
     Snapshot(io::Error),

@@ -6,6 +6,7 @@
 //! - Reading never allocates more than a named limit and never panics, whatever the bytes.
 //! - A map's unknown keys are passed over, its missing ones are zero: that is how both protocols grew.
 
+pub mod consul;
 pub mod envelope;
 pub mod msgpack;
 pub mod serf;

@@ -335,6 +335,29 @@ fn two_members_of_one_name_are_told_apart_and_the_later_one_yields() {
 }
 
 #[test]
+fn a_node_that_comes_back_with_another_address_keeps_its_name() {
+    let mut world = World::formed(seed(), 20, Timing::lan(), |config| {
+        config.tags.insert("id".into(), format!("id of {}", config.name));
+    });
+    world.run(5 * SECOND);
+    // A pod that was replaced within a second: the others have not missed it yet.
+    world.kill(3);
+    world.run(SECOND / 2);
+    let moved = world.add();
+    let mut config = lictor_gossip::Config::new(name(3), address(moved));
+    config.tags.insert("id".into(), format!("id of {}", name(3)));
+    let (records, rng) = (lictor_gossip::RecordPool::new(), world.rng.clone());
+    world.cores[moved] = Some(lictor_gossip::Core::new(config, rng, records, world.now).expect("a core"));
+    world.with(moved, |core, now| core.join(now, &[address(8)], false));
+    world.run(40 * SECOND);
+    assert!(!world.heard.iter().any(|it| matches!(it.event, Event::NameLost)), "nobody took a name");
+    for by in world.living().into_iter().filter(|by| *by != moved) {
+        let member = world.cores[by].as_ref().and_then(|core| core.member(&name(3))).expect("known");
+        assert_eq!((member.status, member.record.address()), (Status::Alive, address(moved)), "as {by} sees it");
+    }
+}
+
+#[test]
 fn one_seed_is_one_run() {
     let trace = || {
         let mut world = World::formed(42, 60, Timing::lan(), |_| {});

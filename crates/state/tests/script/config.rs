@@ -20,6 +20,7 @@ pub(super) fn query_of(arguments: &Arguments<'_>, line: &str) -> Option<Query> {
         "gateway-services" => Query::GatewayServices(first.parse().unwrap()),
         "ingress" => Query::HealthIngress(ServiceQuery::all(first.parse().unwrap())),
         "virtual" => Query::VirtualAddress(first.parse().unwrap()),
+        "at-address" => Query::AddressNames(first.into()),
         // chain SERVICE [protocol=P] [timeout=SECONDS] [gateway=MODE], as dc1 calls it
         "chain" => Query::DiscoveryChain(ChainQuery {
             service: first.parse().unwrap(),
@@ -67,6 +68,10 @@ pub(super) fn rows(answer: &Answer) -> Vec<String> {
             })
             .collect(),
         Answer::Completed(it) => vec![proxy(it)],
+        Answer::AddressNames(it) => {
+            let nodes = it.nodes.iter().map(|name| format!("node {name}"));
+            nodes.chain(it.services.iter().map(|name| format!("service {name}"))).collect()
+        }
         Answer::DiscoveryChain(Some(ChainAnswer::Compiled(it))) => chain(it),
         Answer::DiscoveryChain(Some(ChainAnswer::Broken(problem))) => vec![format!("broken: {problem}")],
         Answer::DiscoveryChain(None) => vec!["no authority yet".into()],

@@ -81,6 +81,7 @@ fn rows(answer: &Answer) -> Vec<String> {
         | Answer::ConfigEntries(_)
         | Answer::GatewayServices(_)
         | Answer::VirtualAddress(_)
+        | Answer::AddressNames(_)
         | Answer::DiscoveryChain(_)
         | Answer::ExportedServices(_)
         | Answer::Completed(_) => super::config::rows(answer),

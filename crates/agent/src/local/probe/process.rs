@@ -220,4 +220,33 @@ mod tests {
             assert_eq!(tail.text().starts_with("Captured "), all.len() > limit);
         });
     }
+
+    /// The first bytes say where the output is cut into the pieces that it comes in, and how much is kept.
+    #[test]
+    fn fuzz_outputs() {
+        use lictor_fuzz::{Target, outcome};
+        let seeds = vec![
+            b"\x04\x10all is well\n".to_vec(),
+            b"\x01\x03\xc3\xa9\xe2\x82\xac\xf0\x9f\x92\xa9".to_vec(),
+            b"\x20\x80DISK CRITICAL - free space: / 3326 MB (5%)|/=2643MB;5948;5958;0;5968\r\n\0\x1b[31m".to_vec(),
+        ];
+        let words: &[&[u8]] = &[b"\xc3\xa9", b"\xe2\x82\xac", b"\xf0\x9f\x92\xa9", b"\xff", b"\n", b"\0", b"Captured "];
+        let target = Target { name: "check-outputs", seeds, words, cases: 20_000 };
+        target.run(|bytes| {
+            let [step, limit, output @ ..] = bytes else { return 0 };
+            let (step, limit) = (usize::from(*step).max(1), usize::from(*limit));
+            let mut tail = Tail::new(limit);
+            output.chunks(step).for_each(|piece| tail.push(piece));
+            assert_eq!(tail.bytes, output[output.len().saturating_sub(limit)..], "not the end of what was said");
+            let text = tail.text();
+            let is_cut = output.len() > limit;
+            assert_eq!(
+                text.starts_with("Captured ") && !output.starts_with(b"Captured "),
+                is_cut && !output.starts_with(b"Captured ")
+            );
+            // Each byte that is no text becomes three bytes of a sign for that, and a line says what is missing.
+            assert!(text.len() <= 3 * limit.min(output.len()) + 100, "{} bytes of text", text.len());
+            outcome((is_cut, text.contains('\u{fffd}'), output.len() % step == 0, limit == 0, output.is_empty()))
+        });
+    }
 }
