@@ -91,6 +91,8 @@ pub struct ServerSettings {
     pub equality: EqualitySettings,
     /// The shortest TTL that a session may have.
     pub session_ttl_min: Duration,
+    /// How long a failed node that is no pod is remembered.
+    pub reconnect_timeout: Duration,
 }
 
 impl ServerDatacenter {

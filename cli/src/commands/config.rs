@@ -25,11 +25,14 @@ pub(crate) enum ConfigCommand {
 #[derive(Args, Default)]
 pub(crate) struct DeleteFlags {
     /// Kind of the entry, for example service-intentions.
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     kind: String,
     /// Name of the entry.
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     name: String,
+    /// File with the entry in HCL or JSON, instead of its kind and name; `-` for the standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "name"])]
+    filename: Option<String>,
     /// Only if the entry is still at -modify-index.
     #[arg(long)]
     cas: bool,
@@ -140,12 +143,19 @@ async fn write(api: &Api, flags: &WriteFlags) -> Result<Output, Failure> {
 }
 
 async fn delete(api: &Api, flags: &DeleteFlags) -> Result<Output, Failure> {
-    let DeleteFlags { kind, name, .. } = flags;
+    let entry = flags.filename.as_deref().map(input::structured).transpose();
+    let (kind, name) = match &entry.map_err(Failure::because("Failed to load data"))? {
+        Some(entry) => (text_field(entry, "Kind").to_owned(), name_of(entry).to_owned()),
+        None => (flags.kind.clone(), flags.name.clone()),
+    };
+    if kind.is_empty() || name.is_empty() {
+        return Err(Failure::new("Must specify the -kind and -name of the entry, or a -filename that holds them"));
+    }
     let index = flags.modify_index.to_string();
     let query = [("cas", index.as_str())];
     let query = if flags.cas { &query[..] } else { &[] };
     let failed = Failure::because(format!("Error deleting config entry {kind}/{name}"));
-    let reply = api.client().delete(&path_of(kind, name), query).await.map_err(failed)?;
+    let reply = api.client().delete(&path_of(&kind, &name), query).await.map_err(failed)?;
     if flags.cas && reply.trim_ascii() != b"true" {
         return Err(Failure::new(format!("Config entry not deleted: {kind}/{name}")));
     }
@@ -214,5 +224,9 @@ mod tests {
         (flags.cas, flags.modify_index) = (true, 4);
         let late = delete(&fake.api(), &flags).await.unwrap_err().to_string();
         assert_eq!(late, "Config entry not deleted: service-intentions/api");
+        let of_file = DeleteFlags { filename: Some(file.to_str().unwrap().into()), ..DeleteFlags::default() };
+        let removed = text(delete(&fake.api(), &of_file).await.unwrap());
+        assert_eq!(removed, "Config entry deleted: service-intentions/api\n");
+        assert!(delete(&fake.api(), &DeleteFlags::default()).await.is_err());
     }
 }

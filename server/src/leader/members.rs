@@ -32,8 +32,6 @@ pub const FAILED_AFTER: Duration = Duration::from_secs(15);
 pub const SESSION_OVER_AFTER: Duration = Duration::from_secs(10);
 /// A failed node that is a pod is forgotten after this long.
 pub const POD_FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
-/// Any other failed node is forgotten after this long (Consul's `reconnect_timeout`).
-pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(72 * 3600);
 /// Between two looks when nobody is newly heard of.
 const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest pause before a member that could not be written is tried again.
@@ -295,7 +293,8 @@ fn note_trouble(troubled: &mut BTreeMap<NodeName, Trouble>, node: &NodeName, ref
 }
 
 async fn reconcile_one(datacenter: &ServerDatacenter, member: &Member, silent: Duration) -> Result<(), Refusal> {
-    let forgotten_after = if member.meta.contains_key(META_POD) { POD_FORGOTTEN_AFTER } else { NODE_FORGOTTEN_AFTER };
+    let is_pod = member.meta.contains_key(META_POD);
+    let forgotten_after = if is_pod { POD_FORGOTTEN_AFTER } else { datacenter.settings.reconnect_timeout };
     let gone = match member.status {
         MemberStatus::Left => true,
         MemberStatus::Failed => silent > forgotten_after,

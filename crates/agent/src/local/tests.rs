@@ -210,6 +210,28 @@ async fn what_agrees_is_compared_and_not_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_reload_says_of_the_node_is_told_at_once_and_only_when_it_is_new() {
+    let (local, _tasks) = start(None, &[]);
+    let (catalog, _reconnections) = in_sync(&local);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let facts = NodeFacts {
+        meta: BTreeMap::from([("rack".to_owned(), "b".to_owned())]),
+        locality: Some(Locality { region: "eu".into(), zone: String::new() }),
+    };
+    local.set_node(facts.clone());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let writes = {
+        let held = catalog.held.lock();
+        let node = held.node.as_ref().unwrap();
+        assert_eq!((node.meta["rack"].as_str(), &node.locality), ("b", &facts.locality));
+        held.writes
+    };
+    local.set_node(facts);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(catalog.held.lock().writes, writes, "what the catalog has is not told again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_catalog_that_lost_everything_gets_it_back_and_strays_are_removed() {
     let (local, _tasks) = start(None, &[json!({"Name": "web"})]);
     let (catalog, _reconnections) = in_sync(&local);
