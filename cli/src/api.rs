@@ -131,11 +131,6 @@ impl ApiFlags {
         }
         let mut address =
             self.http_addr.clone().or_else(|| variable("CONSUL_HTTP_ADDR")).unwrap_or_else(|| DEFAULT_ADDRESS.into());
-        if address.starts_with("unix:") {
-            return Err(Failure::new(format!(
-                "Error connecting to Consul agent: {address:?}: Unix sockets are not served; write http://HOST:PORT"
-            )));
-        }
         let tls = variable("CONSUL_HTTP_SSL").is_some_and(|value| crate::arguments::go_bool(&value) == Ok(true));
         if !address.contains("://") {
             address = format!("{}://{address}", if tls { "https" } else { "http" });
@@ -216,12 +211,37 @@ mod tests {
         assert_eq!(taken, [Some("first"), Some("second"), Some("third"), Some("fourth"), None]);
     }
 
+    #[tokio::test]
+    async fn a_unix_socket_is_asked_as_an_address_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("http.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        lictor_runtime::Tasks::new().spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = [0; 4096];
+            let count = stream.read(&mut read).await.unwrap();
+            let is_asked = read[..count].starts_with(b"GET /v1/status/leader HTTP/1.1\r\n");
+            let body = if is_asked { "\"10.0.0.1:8300\"" } else { "\"\"" };
+            let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(reply.as_bytes()).await.unwrap();
+        });
+        let address = format!("unix://{}", path.display());
+        let (leader, _): (String, _) =
+            Api::connect(&ApiFlags::at(&address)).unwrap().get("/v1/status/leader", &[]).await.unwrap();
+        assert_eq!(leader, "10.0.0.1:8300");
+        let nobody = Api::connect(&ApiFlags::at(&format!("{address}.gone"))).unwrap();
+        let error = nobody.get::<String>("/v1/status/leader", &[]).await.unwrap_err().to_string();
+        assert!(error.contains("http.sock.gone"), "{error}");
+        assert!(Api::connect(&ApiFlags::at("unix://relative")).is_err());
+    }
+
     #[test]
     fn what_cannot_be_served_is_refused_with_what_can() {
         let unverified = settings(&ApiFlags::default(), &[("CONSUL_HTTP_SSL_VERIFY", "false")]);
         assert!(unverified.err().unwrap().to_string().contains("-ca-file"));
         let socket = settings(&ApiFlags::default(), &[("CONSUL_HTTP_ADDR", "unix:///run/consul.sock")]);
-        assert!(socket.err().unwrap().to_string().contains("http://HOST:PORT"));
+        assert_eq!(socket.unwrap().address, "unix:///run/consul.sock");
         let missing = ApiFlags { token_file: Some("/nowhere/token".into()), ..ApiFlags::default() };
         assert!(settings(&missing, &[]).err().unwrap().to_string().contains("/nowhere/token"));
     }

@@ -1,5 +1,6 @@
 //! Where log lines go and which of them.
 
+mod budget;
 mod listening;
 mod throttle;
 
@@ -15,6 +16,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::output::Failure;
+use budget::Budgeted;
 use throttle::Throttled;
 
 /// How much of what happens is told.
@@ -95,7 +97,7 @@ pub(crate) fn begin_beside_text(level: Level) -> Result<Dial, Failure> {
 
 fn begin_with(targets: Targets, json: bool) -> Result<Dial, Failure> {
     let (targets, handle) = reload::Layer::new(targets);
-    let lines = tracing_subscriber::fmt::layer();
+    let lines = tracing_subscriber::fmt::layer().with_writer(Budgeted::new(std::io::stdout, json));
     let lines = if json {
         let lines = lines.json().flatten_event(true);
         lines.map_event_format(|format| Throttled::new(format, true)).with_filter(targets).boxed()

@@ -1,11 +1,18 @@
 //! The runtimes that commands run on, and the signals that end them.
 
+mod stalls;
+
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::output::Failure;
+use stalls::Threads;
+
+pub(crate) use stalls::StallWatch;
 
 /// Threads for blocking work (files, DNS of resolv.conf) of an agent.
 pub(crate) const AGENT_BLOCKING_THREADS: usize = 32;
@@ -14,21 +21,47 @@ pub(crate) const SIDECAR_BLOCKING_THREADS: usize = 2;
 /// Workers of a sidecar unless asked for more: it is one of many on its machine.
 pub(crate) const SIDECAR_WORKERS: usize = 2;
 
+/// A runtime whose threads are looked after.
+pub(crate) struct Watched {
+    /// The runtime.
+    pub(crate) runtime: Runtime,
+    /// How many of its threads stand still.
+    pub(crate) stalled: Arc<AtomicUsize>,
+    /// Looks until it is dropped.
+    pub(crate) watch: StallWatch,
+}
+
+/// As [`of_threads`], with somebody who speaks up when one of them does not move.
+///
+/// # Errors
+/// The system gives no threads.
+pub(crate) fn of_watched_threads(workers: Option<usize>, blocking: usize) -> Result<Watched, Failure> {
+    let threads = Threads::default();
+    let (begun, ended) = (threads.clone(), threads.clone());
+    let mut builder = builder(workers, blocking);
+    builder.on_thread_start(move || begun.begin()).on_thread_stop(move || ended.end());
+    let runtime = builder.build().map_err(Failure::because("cannot start the runtime"))?;
+    let stalled = Arc::default();
+    let watch = StallWatch::begin(runtime.handle(), threads, Arc::clone(&stalled));
+    let watch = watch.map_err(Failure::because("cannot watch the runtime"))?;
+    Ok(Watched { runtime, stalled, watch })
+}
+
 /// A runtime of several threads; as many workers as the machine has cores unless `workers` says otherwise.
 ///
 /// # Errors
 /// The system gives no threads.
 pub(crate) fn of_threads(workers: Option<usize>, blocking: usize) -> Result<Runtime, Failure> {
+    builder(workers, blocking).build().map_err(Failure::because("cannot start the runtime"))
+}
+
+fn builder(workers: Option<usize>, blocking: usize) -> Builder {
     let mut builder = Builder::new_multi_thread();
     if let Some(workers) = workers {
         builder.worker_threads(workers.max(1));
     }
+    builder.enable_all().max_blocking_threads(blocking).thread_name("lictor");
     builder
-        .enable_all()
-        .max_blocking_threads(blocking)
-        .thread_name("lictor")
-        .build()
-        .map_err(Failure::because("cannot start the runtime"))
 }
 
 /// Runs one request on this thread.

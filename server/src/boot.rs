@@ -373,6 +373,8 @@ fn core_settings(
             autopilot: autopilot(config),
             default_intention_allow: config.default_intention_allow,
             equality: EqualitySettings::default(),
+            session_ttl_min: config.session_ttl_min,
+            reconnect_timeout: config.reconnect_timeout,
         },
         authorizer: Authorizer { acl_enabled: config.acl.enabled, default_allow: config.acl.default_allow },
         founding: Founding {

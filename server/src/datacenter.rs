@@ -18,8 +18,10 @@ use lictor_runtime::{Clock, Rng};
 use lictor_state::access::{Authorized, Authorizer, Duty, Rules};
 use lictor_state::published::Published;
 use lictor_types::autopilot::AutopilotConfig;
+use lictor_types::command::BoundedSession;
 use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{Operation, RelayedWrite, Report, Request, RequestBody, Response, WriteRequest};
+use lictor_types::session::TTL_MIN;
 use lictor_types::{
     Command, Consistency, Credential, Envelope, Freshness, Outcome, Query, Read, Refusal, RequestId, Timestamp,
     encoding,
@@ -87,6 +89,10 @@ pub struct ServerSettings {
     pub default_intention_allow: bool,
     /// When the servers compare their states.
     pub equality: EqualitySettings,
+    /// The shortest TTL that a session may have.
+    pub session_ttl_min: Duration,
+    /// How long a failed node that is no pod is remembered.
+    pub reconnect_timeout: Duration,
 }
 
 impl ServerDatacenter {
@@ -116,10 +122,25 @@ impl ServerDatacenter {
         // A token that was made a moment ago must be known here before it is judged.
         self.consensus.lease_read().await.map_err(refuse_read)?;
         let rules = self.rules(credential)?;
-        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), self.sealed(command)?)?;
+        let command = self.bounded(self.sealed(command)?);
+        let authorized = self.authorizer.authorize_command(&rules, &self.published.load(), command)?;
         let mut outcome = self.propose(request_id, authorized).await?;
         rules.filter_effect(&mut outcome.effect);
         Ok(outcome)
+    }
+
+    /// A session is made within the bounds of this leader, whatever was sent.
+    fn bounded(&self, command: Command) -> Command {
+        let session = match command {
+            Command::SessionCreate(session) => session,
+            Command::SessionCreateWithin(sent) => sent.session,
+            other => return other,
+        };
+        let least = self.settings.session_ttl_min;
+        if least == TTL_MIN {
+            return Command::SessionCreate(session);
+        }
+        Command::SessionCreateWithin(BoundedSession { session, ttl_min_nanos: least.as_nanos() as u64 })
     }
 
     async fn propose(&self, request_id: RequestId, command: Authorized<Command>) -> Result<Outcome, Refusal> {

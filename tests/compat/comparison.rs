@@ -17,6 +17,10 @@ const SYNC_LIMIT: Duration = Duration::from_secs(15);
 /// Characters of a UUID.
 const UUID_LENGTH: usize = 36;
 
+/// A name with the partition, and one without.
+const WITH_PARTITION: &str = ".default.default";
+const WITHOUT_PARTITION: &str = ".default";
+
 /// Every answer to the script.
 fn play(program: &Path, ip: &str, directory: &Path, steps: &[Step]) -> Result<Vec<(String, Answer)>, String> {
     let agent = DevelopmentAgent::start(program, ip, directory)?;
@@ -46,6 +50,7 @@ fn play(program: &Path, ip: &str, directory: &Path, steps: &[Step]) -> Result<Ve
         answers.push((format!("{} {}", step.method, step.target), answer));
     }
     hide_node_id(&mut answers)?;
+    make_chains_comparable(&mut answers)?;
     // Ids are made by whoever answers.
     for (name, id) in captured.iter().filter(|(_, value)| value.len() == UUID_LENGTH) {
         for (_, answer) in &mut answers {
@@ -63,6 +68,19 @@ fn hide_node_id(answers: &mut [(String, Answer)]) -> Result<(), String> {
     let id = own.pointer("/Config/NodeID").and_then(Value::as_str).ok_or("agent/self tells no node id")?.to_owned();
     for (_, answer) in answers {
         answer.body = answer.text().replace(&id, "its node id").into_bytes();
+    }
+    Ok(())
+}
+
+/// The names within a chain hold the mesh's trust domain, and since Consul 1.11 the partition.
+fn make_chains_comparable(answers: &mut [(String, Answer)]) -> Result<(), String> {
+    let roots = answers.iter().find(|(request, _)| request == "GET /v1/connect/ca/roots");
+    let roots = roots.ok_or("the script asks for connect/ca/roots")?;
+    let roots: Value = serde_json::from_slice(&roots.1.body).map_err(|error| format!("connect/ca/roots: {error}"))?;
+    let domain = roots["TrustDomain"].as_str().ok_or("connect/ca/roots tells no trust domain")?.to_owned();
+    for (_, answer) in answers.iter_mut().filter(|(request, _)| request.contains("/v1/discovery-chain/")) {
+        let text = answer.text().replace(&domain, "its trust domain");
+        answer.body = text.replace(WITH_PARTITION, WITHOUT_PARTITION).into_bytes();
     }
     Ok(())
 }

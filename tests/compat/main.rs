@@ -9,6 +9,7 @@ mod http;
 mod locks_script;
 mod resolvers;
 mod script;
+mod script_config;
 mod script_queries;
 mod selections;
 

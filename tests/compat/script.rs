@@ -1,5 +1,6 @@
 //! The one script of requests that a real Consul and ours both get. Every answer is compared.
 
+use crate::script_config;
 use crate::script_queries;
 use crate::selections;
 
@@ -64,6 +65,7 @@ pub(crate) fn script() -> Vec<Step> {
     ]
     .into_iter()
     .chain([script_queries::queries(), script_queries::events()])
+    .chain([script_config::entries(), script_config::gateways()])
     .chain([connect(), waiting(), crate::locks_script::locks(), refusals(), cleaning_up()])
     .flatten()
     .collect()

@@ -221,6 +221,8 @@ impl Servers {
                 },
                 default_intention_allow: true,
                 equality: EQUALITY,
+                session_ttl_min: lictor_types::session::TTL_MIN,
+                reconnect_timeout: Duration::from_secs(72 * 3600),
             },
             authorizer: Authorizer { acl_enabled: false, default_allow: true },
             founding: Founding { mesh_authority: Some(authority()), ..Founding::default() },

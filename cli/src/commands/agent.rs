@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use lictor_agent::config::{Config, Flags, Host};
 use lictor_agent::doors::Doors;
 use lictor_agent::orders::{Done, Order};
 use lictor_agent::reload;
+use lictor_runtime::metrics::Gauge;
 use lictor_runtime::{Resolver, SystemClock, SystemRng};
 use lictor_server::boot::{self, RunningAgent, ServerDeps};
 use lictor_types::Refusal;
@@ -18,7 +20,7 @@ use super::watch::agent::Watches;
 use crate::arguments::go_bool;
 use crate::logging::{self, Dial, Level};
 use crate::output::{Failure, Output};
-use crate::runtime::{AGENT_BLOCKING_THREADS, Heard, Signals, Stop, of_threads};
+use crate::runtime::{AGENT_BLOCKING_THREADS, Heard, Signals, Stop, Watched, of_watched_threads};
 
 /// How long a stop may take: handing on the lead, ending requests, closing the log.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -247,9 +249,10 @@ pub(super) fn run(flags: AgentFlags) -> Result<Output, Failure> {
     let level = logging::begin(Level::of_config(&config.log.level), config.log.json)?;
     println!("==> Starting Consul agent...");
     let pid_file = config.pid_file.clone().map(PidFile::write).transpose()?;
-    let runtime = of_threads(workers, AGENT_BLOCKING_THREADS)?;
-    let result = runtime.block_on(serve(config, Reloader { flags, level }));
+    let Watched { runtime, stalled, watch } = of_watched_threads(workers, AGENT_BLOCKING_THREADS)?;
+    let result = runtime.block_on(serve(config, Reloader { flags, level }, stalled));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(watch);
     drop(pid_file);
     result
 }
@@ -283,13 +286,16 @@ async fn start(config: Config) -> Result<RunningAgent, Failure> {
     boot::run_agent(config, deps).await.map_err(|error| Failure::of(&error))
 }
 
-async fn serve(config: Config, reloader: Reloader) -> Result<Output, Failure> {
+async fn serve(config: Config, reloader: Reloader, stalled: Arc<AtomicUsize>) -> Result<Output, Failure> {
     let mut signals = Signals::take()?;
     let shown = config.clone();
     let running = tokio::select! {
         started = start(config) => started?,
         _ = signals.stop() => return Ok(Output::default()),
     };
+    running.agent.figures.metrics.collect(move |gauges| {
+        gauges.push(Gauge { name: "runtime.stalled_threads", value: stalled.load(Ordering::Relaxed) as f64 });
+    });
     println!("{}", banner(&shown, &running.agent.identity, &running.doors).join("\n"));
     let ending = until_the_end(&running, &mut signals, &reloader).await;
     let (leaves, told, result) = match ending {

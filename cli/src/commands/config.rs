@@ -25,11 +25,14 @@ pub(crate) enum ConfigCommand {
 #[derive(Args, Default)]
 pub(crate) struct DeleteFlags {
     /// Kind of the entry, for example service-intentions.
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     kind: String,
     /// Name of the entry.
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     name: String,
+    /// File with the entry in HCL or JSON, instead of its kind and name; `-` for the standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "name"])]
+    filename: Option<String>,
     /// Only if the entry is still at -modify-index.
     #[arg(long)]
     cas: bool,
@@ -41,11 +44,14 @@ pub(crate) struct DeleteFlags {
 }
 
 /// Of which kind.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct ListFlags {
     /// Kind of the entries, for example service-intentions.
     #[arg(long)]
     kind: String,
+    /// Only the entries that satisfy this expression.
+    #[arg(long, default_value = "")]
+    filter: String,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -82,7 +88,7 @@ pub(crate) struct WriteFlags {
 pub(super) async fn run(command: ConfigCommand) -> Result<Output, Failure> {
     match command {
         ConfigCommand::Delete(flags) => delete(&Api::connect(&flags.api)?, &flags).await,
-        ConfigCommand::List(flags) => list(&Api::connect(&flags.api)?, &flags.kind).await,
+        ConfigCommand::List(flags) => list(&Api::connect(&flags.api)?, &flags).await,
         ConfigCommand::Read(flags) => read(&Api::connect(&flags.api)?, &flags.kind, &flags.name).await,
         ConfigCommand::Write(flags) => write(&Api::connect(&flags.api)?, &flags).await,
     }
@@ -107,10 +113,13 @@ async fn read(api: &Api, kind: &str, name: &str) -> Result<Output, Failure> {
     Output::json(&entry, 4)
 }
 
-async fn list(api: &Api, kind: &str) -> Result<Output, Failure> {
+async fn list(api: &Api, flags: &ListFlags) -> Result<Output, Failure> {
+    let kind = &flags.kind;
     let failed = Failure::because(format!("Error listing config entries for kind {kind:?}"));
+    let query = [("filter", flags.filter.as_str())];
+    let query = if flags.filter.is_empty() { &[] } else { &query[..] };
     let (entries, _): (Vec<Value>, _) =
-        api.get(&format!("/v1/config/{}", encode_path(kind)), &[]).await.map_err(failed)?;
+        api.get(&format!("/v1/config/{}", encode_path(kind)), query).await.map_err(failed)?;
     Ok(Output::lines(entries.iter().map(name_of)))
 }
 
@@ -134,12 +143,19 @@ async fn write(api: &Api, flags: &WriteFlags) -> Result<Output, Failure> {
 }
 
 async fn delete(api: &Api, flags: &DeleteFlags) -> Result<Output, Failure> {
-    let DeleteFlags { kind, name, .. } = flags;
+    let entry = flags.filename.as_deref().map(input::structured).transpose();
+    let (kind, name) = match &entry.map_err(Failure::because("Failed to load data"))? {
+        Some(entry) => (text_field(entry, "Kind").to_owned(), name_of(entry).to_owned()),
+        None => (flags.kind.clone(), flags.name.clone()),
+    };
+    if kind.is_empty() || name.is_empty() {
+        return Err(Failure::new("Must specify the -kind and -name of the entry, or a -filename that holds them"));
+    }
     let index = flags.modify_index.to_string();
     let query = [("cas", index.as_str())];
     let query = if flags.cas { &query[..] } else { &[] };
     let failed = Failure::because(format!("Error deleting config entry {kind}/{name}"));
-    let reply = api.client().delete(&path_of(kind, name), query).await.map_err(failed)?;
+    let reply = api.client().delete(&path_of(&kind, &name), query).await.map_err(failed)?;
     if flags.cas && reply.trim_ascii() != b"true" {
         return Err(Failure::new(format!("Config entry not deleted: {kind}/{name}")));
     }
@@ -155,6 +171,10 @@ mod tests {
         String::from_utf8(output.bytes).unwrap()
     }
 
+    fn of_kind(kind: &str, filter: &str) -> ListFlags {
+        ListFlags { kind: kind.into(), filter: filter.into(), ..ListFlags::default() }
+    }
+
     #[tokio::test]
     async fn an_entry_of_which_there_is_one_has_its_name_without_saying_it() {
         let fake = Fake::answering(&[
@@ -167,7 +187,7 @@ mod tests {
         std::fs::write(&file, "Kind = \"mesh\"\n").unwrap();
         let flags = WriteFlags { source: file.to_str().unwrap().into(), ..WriteFlags::default() };
         assert_eq!(text(write(&fake.api(), &flags).await.unwrap()), "Config entry written: mesh/mesh\n");
-        assert_eq!(text(list(&fake.api(), "mesh").await.unwrap()), "mesh\n");
+        assert_eq!(text(list(&fake.api(), &of_kind("mesh", "")).await.unwrap()), "mesh\n");
     }
 
     #[tokio::test]
@@ -177,6 +197,7 @@ mod tests {
             ("PUT /v1/config?cas=4", 200, "false"),
             ("GET /v1/config/service-intentions/api", 200, r#"{"Kind":"service-intentions","Name":"api"}"#),
             ("GET /v1/config/service-intentions", 200, r#"[{"Name":"api"},{"Name":"web"}]"#),
+            ("GET /v1/config/service-defaults?filter=Protocol%20%3D%3D%20tcp", 200, r#"[{"Name":"db"}]"#),
             ("DELETE /v1/config/service-intentions/api", 200, "{}"),
             ("DELETE /v1/config/service-intentions/api?cas=4", 200, "false"),
         ])
@@ -193,7 +214,9 @@ mod tests {
 
         let shown = text(read(&fake.api(), "service-intentions", "api").await.unwrap());
         assert_eq!(shown, "{\n    \"Kind\": \"service-intentions\",\n    \"Name\": \"api\"\n}\n");
-        assert_eq!(text(list(&fake.api(), "service-intentions").await.unwrap()), "api\nweb\n");
+        assert_eq!(text(list(&fake.api(), &of_kind("service-intentions", "")).await.unwrap()), "api\nweb\n");
+        let chosen = list(&fake.api(), &of_kind("service-defaults", "Protocol == tcp")).await.unwrap();
+        assert_eq!(text(chosen), "db\n");
 
         let mut flags = DeleteFlags { kind: "service-intentions".into(), name: "api".into(), ..DeleteFlags::default() };
         let removed = text(delete(&fake.api(), &flags).await.unwrap());
@@ -201,5 +224,9 @@ mod tests {
         (flags.cas, flags.modify_index) = (true, 4);
         let late = delete(&fake.api(), &flags).await.unwrap_err().to_string();
         assert_eq!(late, "Config entry not deleted: service-intentions/api");
+        let of_file = DeleteFlags { filename: Some(file.to_str().unwrap().into()), ..DeleteFlags::default() };
+        let removed = text(delete(&fake.api(), &of_file).await.unwrap());
+        assert_eq!(removed, "Config entry deleted: service-intentions/api\n");
+        assert!(delete(&fake.api(), &DeleteFlags::default()).await.is_err());
     }
 }

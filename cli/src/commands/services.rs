@@ -6,6 +6,8 @@ use clap::{Args, Subcommand};
 use lictor_client::encode_path;
 use serde_json::{Map, Value, json};
 
+mod exports;
+
 use super::key_value;
 use crate::api::{Api, ApiFlags};
 use crate::input::{self, text_field};
@@ -18,6 +20,10 @@ pub(crate) enum ServicesCommand {
     Register(RegisterFlags),
     /// Deregisters services of files, or one by its id
     Deregister(DeregisterFlags),
+    /// Lets peers call a service
+    Export(exports::ExportFlags),
+    /// Lists the services that peers may call
+    ExportedServices(exports::ListFlags),
 }
 
 /// What to register.
@@ -68,6 +74,8 @@ pub(super) async fn run(command: ServicesCommand) -> Result<Output, Failure> {
     match command {
         ServicesCommand::Register(flags) => register(&Api::connect(&flags.api)?, &flags).await,
         ServicesCommand::Deregister(flags) => deregister(&Api::connect(&flags.api)?, &flags).await,
+        ServicesCommand::Export(flags) => exports::export(&flags).await,
+        ServicesCommand::ExportedServices(flags) => exports::list(&flags).await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! `lictor snapshot`: saves the state of the servers to a file, restores it, and says what is in such a file.
 
+mod decode;
+
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -31,6 +33,8 @@ pub(crate) enum SnapshotCommand {
     Restore(RestoreFlags),
     /// Says what is in a file
     Inspect(InspectFlags),
+    /// Prints the rows of a file as JSON, secrets excepted
+    Decode(DecodeFlags),
 }
 
 /// Where to.
@@ -64,11 +68,20 @@ pub(crate) struct InspectFlags {
     format: Format,
 }
 
+/// Which file.
+#[derive(Args)]
+pub(crate) struct DecodeFlags {
+    /// The file to read.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
 pub(super) async fn run(command: SnapshotCommand) -> Result<Output, Failure> {
     match command {
         SnapshotCommand::Save(flags) => save(&Api::connect(&flags.api)?, &flags.file).await,
         SnapshotCommand::Restore(flags) => restore(&Api::connect(&flags.api)?, &flags.file).await,
         SnapshotCommand::Inspect(flags) => inspect(&flags),
+        SnapshotCommand::Decode(flags) => decode::decode(&flags.file),
     }
 }
 

@@ -86,17 +86,13 @@ pub struct AgentIdentity {
     pub https_port: Option<u16>,
     /// The port of DNS, if it is on.
     pub dns_port: Option<u16>,
-    /// Node meta for the catalog, our version among it.
+    /// Node meta at the start, our version among it; a reload may change what the catalog is told.
     pub meta: BTreeMap<String, String>,
 }
 
 impl AgentIdentity {
     /// The identity that `config` gives the agent with this node id.
     pub fn new(config: &Config, node_id: String) -> Self {
-        let mut meta = config.node_meta.clone();
-        meta.insert("consul-network-segment".into(), String::new());
-        meta.insert("consul-version".into(), CONSUL_VERSION.into());
-        meta.insert("lictor-version".into(), LICTOR_VERSION.into());
         Self {
             node_name: config.node_name.clone(),
             node_id,
@@ -113,7 +109,7 @@ impl AgentIdentity {
             http_port: config.ports.http,
             https_port: config.ports.https,
             dns_port: config.ports.dns,
-            meta,
+            meta: node_meta(config),
         }
     }
 
@@ -156,6 +152,15 @@ impl AgentIdentity {
             status: MemberStatus::Alive,
         }
     }
+}
+
+/// What `config` says of the node, and our version.
+pub(crate) fn node_meta(config: &Config) -> BTreeMap<String, String> {
+    let mut meta = config.node_meta.clone();
+    meta.insert("consul-network-segment".into(), String::new());
+    meta.insert("consul-version".into(), CONSUL_VERSION.into());
+    meta.insert("lictor-version".into(), LICTOR_VERSION.into());
+    meta
 }
 
 /// The addresses of a node at `address` by purpose, as Consul registers them.

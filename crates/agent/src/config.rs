@@ -33,7 +33,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lictor_types::{Credential, NodeName};
+use lictor_types::{Credential, Locality, NodeName};
 
 use crate::dns::Strategy;
 use crate::local::{CheckDefinition, ServiceDefinition};
@@ -64,6 +64,8 @@ pub struct Config {
     pub node_id: Option<String>,
     /// Node meta for the catalog.
     pub node_meta: BTreeMap<String, String>,
+    /// Where the node is, for the catalog.
+    pub locality: Option<Locality>,
     /// Where it keeps what must survive a restart; none keeps everything in memory.
     pub data_dir: Option<PathBuf>,
     /// Where it listens and what it tells others.
@@ -110,6 +112,12 @@ pub struct Config {
     pub skip_leave_on_interrupt: bool,
     /// How the first leader looks after the servers of raft.
     pub autopilot: Autopilot,
+    /// The shortest TTL that a session may have.
+    pub session_ttl_min: Duration,
+    /// How long a member that failed may come back before it is forgotten.
+    pub reconnect_timeout: Duration,
+    /// Nobody is told where nodes are in the space of round-trip times.
+    pub disable_coordinates: bool,
     /// The mesh is on.
     pub connect_enabled: bool,
     /// The web UI is asked for.
@@ -402,6 +410,8 @@ pub struct Limits {
     pub default_query_time: Duration,
     /// How long a blocking query may wait.
     pub max_query_time: Duration,
+    /// How old an answer about catalog and health may be where a reader says nothing of it; zero for the leader's own.
+    pub discovery_max_stale: Duration,
 }
 
 impl Config {

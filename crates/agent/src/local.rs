@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use lictor_runtime::fs::Fs;
 use lictor_runtime::{Resolver, Rng, Tasks};
-use lictor_types::{CheckId, CheckStatus, Credential, HealthCheck, NodeService, Refusal, ServiceId};
+use lictor_types::{CheckId, CheckStatus, Credential, HealthCheck, Locality, NodeService, Refusal, ServiceId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -78,10 +78,28 @@ pub const NODE_MAINTENANCE: &str = "_node_maintenance";
 /// What the ids of checks begin with that say that an instance is under maintenance.
 pub const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 
+/// What the catalog is told of the node beside who it is; a reload may change it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its meta, our version among it.
+    pub meta: BTreeMap<String, String>,
+    /// Where it is.
+    pub locality: Option<Locality>,
+}
+
+impl NodeFacts {
+    /// Those that `config` gives.
+    pub fn new(config: &Config) -> Self {
+        Self { meta: crate::agent::node_meta(config), locality: config.locality.clone() }
+    }
+}
+
 /// What [`Local`] is made of.
 pub struct LocalSettings {
     /// The agent.
     pub identity: AgentIdentity,
+    /// What is told of its node.
+    pub node: NodeFacts,
     /// For the node itself, and for services and checks that name no token.
     pub tokens: Arc<AgentTokens>,
     /// Tokens that are set through the API are kept over a restart.
@@ -114,6 +132,7 @@ impl LocalSettings {
     ) -> Self {
         Self {
             identity,
+            node: NodeFacts::new(config),
             tokens: Arc::new(AgentTokens::of(config)),
             persist_tokens: config.acl.persist_tokens,
             settings: config.check_settings,
@@ -130,6 +149,7 @@ impl LocalSettings {
 /// The agent's own services and checks.
 pub struct Local {
     identity: AgentIdentity,
+    node: Mutex<NodeFacts>,
     tokens: Arc<AgentTokens>,
     persist_tokens: bool,
     settings: CheckSettings,
@@ -165,6 +185,7 @@ impl Local {
         };
         let local = Arc::new(Self {
             identity: settings.identity,
+            node: Mutex::new(settings.node),
             tokens: settings.tokens,
             persist_tokens: settings.persist_tokens,
             settings: settings.settings,
@@ -580,6 +601,20 @@ impl Local {
         self.running.lock().remove(id);
         self.rows.lock().remove_check(id);
         self.note_change();
+    }
+
+    /// What the catalog is told of the node.
+    pub fn node(&self) -> NodeFacts {
+        self.node.lock().clone()
+    }
+
+    /// Tells the catalog other things of the node from now on.
+    pub fn set_node(&self, facts: NodeFacts) {
+        let is_same = std::mem::replace(&mut *self.node.lock(), facts.clone()) == facts;
+        if !is_same {
+            self.rows.lock().node_changed();
+            self.note_change();
+        }
     }
 
     fn note_change(&self) {

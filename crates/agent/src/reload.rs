@@ -10,7 +10,8 @@ use std::sync::Arc;
 use lictor_types::Refusal;
 
 use crate::agent::Agent;
-use crate::config::{Config, Flags, Host};
+use crate::config::{Config, Flags, GossipEncryption, Host};
+use crate::local::NodeFacts;
 
 /// What a reload did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +26,21 @@ pub struct Reloaded {
 type Fixed = (&'static str, fn(&Config) -> String);
 
 /// Everything of [`Config`] but what [`taken_over`] takes over.
-const FIXED: [Fixed; 32] = [
+const FIXED: [Fixed; 35] = [
     ("server", |it| it.server.to_string()),
     ("bootstrap_expect", |it| it.bootstrap_expect.to_string()),
     ("datacenter", |it| it.datacenter.clone()),
     ("node_name", |it| it.node_name.to_string()),
     ("node_id", |it| format!("{:?}", it.node_id)),
-    ("node_meta", |it| format!("{:?}", it.node_meta)),
     ("data_dir", |it| format!("{:?}", it.data_dir)),
     ("bind_addr, client_addr, advertise_addr or addresses", |it| format!("{:?}", it.addresses)),
     ("ports", |it| format!("{:?}", it.ports)),
     ("retry_join or server_addresses", |it| format!("{:?}", it.join)),
+    ("gossip_lan or another key of gossip", |it| format!("{:?}", it.gossip)),
+    ("encrypt (`lictor keyring` changes keys at every member)", |it| match &it.gossip.encryption {
+        GossipEncryption::Key(key) => key.expose().to_owned(),
+        GossipEncryption::ByDefault | GossipEncryption::Off => String::new(),
+    }),
     ("tls.internal_rpc", |it| format!("{:?}", it.rpc_tls)),
     ("tls.https", |it| format!("{:?}", it.https_tls)),
     ("acl.enabled", |it| it.acl.enabled.to_string()),
@@ -50,6 +55,8 @@ const FIXED: [Fixed; 32] = [
     ("leave_on_terminate", |it| it.leave_on_terminate.to_string()),
     ("skip_leave_on_interrupt", |it| it.skip_leave_on_interrupt.to_string()),
     ("autopilot", |it| format!("{:?}", it.autopilot)),
+    ("session_ttl_min", |it| format!("{:?}", it.session_ttl_min)),
+    ("disable_coordinates", |it| it.disable_coordinates.to_string()),
     ("connect.enabled", |it| it.connect_enabled.to_string()),
     ("ui_config.enabled", |it| it.ui_enabled.to_string()),
     ("pid_file", |it| format!("{:?}", it.pid_file)),
@@ -65,6 +72,8 @@ const FIXED: [Fixed; 32] = [
 /// The configuration in force after `new` was read: of `old`, with what can change.
 fn taken_over(old: &Config, new: Config) -> Config {
     let mut config = old.clone();
+    config.node_meta = new.node_meta;
+    config.locality = new.locality;
     config.services = new.services;
     config.checks = new.checks;
     config.watches = new.watches;
@@ -105,6 +114,7 @@ impl Agent {
         let config = taken_over(&old, new);
         self.local.take_files(&config.services, &config.checks).await?;
         self.tokens.set(&config);
+        self.local.set_node(NodeFacts::new(&config));
         let log_level = config.log.level.clone();
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         self.config.store(Arc::new(config));
@@ -163,6 +173,19 @@ mod tests {
         let asked = http::Request::get("/v1/kv/a").body(axum::body::Body::empty()).unwrap();
         let got = tower::ServiceExt::oneshot(door, asked).await.unwrap();
         assert_eq!(got.status(), 403, "a blocked endpoint");
+    }
+
+    #[tokio::test]
+    async fn what_is_told_of_the_node_changes_without_a_restart() {
+        let agent = running("node_meta { rack = \"a\" }");
+        assert_eq!(agent.local.node().meta["rack"], "a");
+        let new = "node_meta { rack = \"b\" }\nlocality { region = \"eu\" zone = \"eu-1\" }";
+        let reloaded = agent.take(read(new).unwrap()).await.unwrap();
+        assert!(reloaded.need_restart.is_empty(), "{:?}", reloaded.need_restart);
+        let node = agent.local.node();
+        assert_eq!(node.meta["rack"], "b");
+        assert!(node.meta.contains_key("consul-version"), "{:?}", node.meta);
+        assert_eq!(node.locality.map(|it| (it.region, it.zone)), Some(("eu".into(), "eu-1".into())));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use lictor_runtime::{Resolver, Stream};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 /// TCP and TLS together.
@@ -23,6 +24,8 @@ const DIAL_LIMIT: Duration = Duration::from_secs(10);
 /// Dials one address.
 #[derive(Clone)]
 pub(crate) struct Connector {
+    /// A Unix socket that is dialled instead, whatever a URL says.
+    socket: Option<Arc<Path>>,
     resolver: Resolver,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
@@ -42,10 +45,21 @@ impl Connector {
             _ => return Err(format!("{base:?} must begin with http:// or https://")),
         };
         let resolver = Resolver::from_system();
-        Ok(Self { resolver, tls })
+        Ok(Self { socket: None, resolver, tls })
+    }
+
+    /// One that dials the Unix socket at `path`.
+    pub(crate) fn unix(path: &str) -> Result<Self, String> {
+        if !path.starts_with('/') {
+            return Err(format!("\"unix://{path}\" must name a socket by its whole path: unix:///path/to/socket"));
+        }
+        Ok(Self { socket: Some(Path::new(path).into()), resolver: Resolver::from_system(), tls: None })
     }
 
     async fn dial(self, uri: Uri) -> io::Result<Dialled> {
+        if let Some(path) = &self.socket {
+            return Ok(Dialled(Box::new(UnixStream::connect(path).await?)));
+        }
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));

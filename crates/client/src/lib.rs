@@ -23,6 +23,8 @@ use connect::Connector;
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// The largest reply that is read.
 const REPLY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// What stands before paths where a Unix socket is dialled.
+const BASE_OF_SOCKET: &str = "http://localhost";
 /// How long an unused connection is kept.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -96,6 +98,8 @@ pub struct Client {
     pool: Pool<Connector, Full<Bytes>>,
     streams: stream::Streams,
     base: String,
+    /// As it was given, for people.
+    address: String,
     token: Option<String>,
     datacenter: Option<String>,
 }
@@ -108,14 +112,21 @@ impl Client {
     pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
         let ClientSettings { address, ca_pem, server_name, token, datacenter } = settings;
         let address = if address.contains("://") { address } else { format!("http://{address}") };
-        let base = address.trim_end_matches('/').to_owned();
-        let connector = Connector::new(&base, ca_pem.as_deref(), server_name).map_err(ClientError::Settings)?;
+        let (base, connector) = match address.strip_prefix("unix://") {
+            Some(path) => (BASE_OF_SOCKET.to_owned(), Connector::unix(path)),
+            None => {
+                let base = address.trim_end_matches('/').to_owned();
+                let connector = Connector::new(&base, ca_pem.as_deref(), server_name);
+                (base, connector)
+            }
+        };
+        let connector = connector.map_err(ClientError::Settings)?;
         let streams = stream::Streams::new(connector.clone());
         let pool = Pool::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_LIMIT)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(Self { pool, streams, base, token, datacenter })
+        Ok(Self { pool, streams, base, address, token, datacenter })
     }
 
     /// GET, with the body as JSON.
@@ -253,7 +264,7 @@ impl Client {
         let request = request
             .body(Full::new(body))
             .map_err(|error| ClientError::Settings(format!("cannot ask {path:?}: {error}")))?;
-        let unreachable = |reason: String| ClientError::Unreachable { address: self.base.clone(), reason };
+        let unreachable = |reason: String| ClientError::Unreachable { address: self.address.clone(), reason };
         let exchange = async {
             let response = self.pool.request(request).await.map_err(|error| unreachable(chain(&error)))?;
             let (head, body) = response.into_parts();
@@ -265,7 +276,7 @@ impl Client {
                 .to_bytes();
             Ok((head.status, bytes, ResponseMeta { index: index.unwrap_or_default() }))
         };
-        tokio::time::timeout(REQUEST_LIMIT, exchange).await.map_err(|_| ClientError::TooLate(self.base.clone()))?
+        tokio::time::timeout(REQUEST_LIMIT, exchange).await.map_err(|_| ClientError::TooLate(self.address.clone()))?
     }
 }
 

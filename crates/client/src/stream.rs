@@ -108,16 +108,16 @@ impl Client {
         }
         let request =
             request.body(body).map_err(|error| ClientError::Settings(format!("cannot ask {path:?}: {error}")))?;
-        let unreachable = |reason: String| ClientError::Unreachable { address: self.base.clone(), reason };
+        let unreachable = |reason: String| ClientError::Unreachable { address: self.address.clone(), reason };
         let answered = tokio::time::timeout(limit, self.streams.0.request(request)).await;
         let response = answered
-            .map_err(|_| ClientError::TooLate(self.base.clone()))?
+            .map_err(|_| ClientError::TooLate(self.address.clone()))?
             .map_err(|error| unreachable(chain(&error)))?;
         let (head, body) = response.into_parts();
         let index = head.headers.get("x-consul-index").and_then(|it| it.to_str().ok()?.parse().ok());
         if head.status == StatusCode::OK {
             let meta = ResponseMeta { index: index.unwrap_or_default() };
-            return Ok(Reply { meta, body, address: self.base.clone() });
+            return Ok(Reply { meta, body, address: self.address.clone() });
         }
         let text =
             Limited::new(body, ERROR_BYTES_MAX).collect().await.map_err(|error| unreachable(error.to_string()))?;

@@ -154,6 +154,18 @@ impl<T: 'static> Fields<'_, T> {
         self
     }
 
+    /// A list of texts within JSON; what is no text there is in no list.
+    pub fn values(&mut self, name: &str, get: fn(&T) -> &[serde_json::Value]) -> &mut Self {
+        if self.is(name) {
+            self.leaf(|wanted| {
+                let value = wanted.value.clone();
+                let has = move |row: &T| get(row).iter().any(|it| it.as_str() == Some(value.as_str()));
+                container(wanted, move |row: &T| get(row).is_empty(), has)
+            });
+        }
+        self
+    }
+
     /// Texts by key.
     pub fn texts_by_key(&mut self, name: &str, get: fn(&T) -> &BTreeMap<String, String>) -> &mut Self {
         if self.is(name) {

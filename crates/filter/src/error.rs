@@ -7,6 +7,13 @@ use crate::{DEPTH_MAX, EXPRESSION_BYTES_MAX, MATCHES_MAX, VALUE_BYTES_MAX};
 #[error("Failed to create boolean expression evaluator: {0}")]
 pub struct FilterError(#[from] pub(crate) Problem);
 
+impl FilterError {
+    /// What is wrong, without saying what it was meant to become.
+    pub fn problem(&self) -> String {
+        self.0.to_string()
+    }
+}
+
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {

@@ -14,6 +14,7 @@
 
 mod coerce;
 mod compile;
+pub mod config_rows;
 mod error;
 mod parse;
 mod quote;

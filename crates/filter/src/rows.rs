@@ -153,14 +153,6 @@ fn expose(of: &mut Fields<'_, Opaque>) {
     of.boolean("Checks", |it| it.get("Checks").and_then(serde_json::Value::as_bool).unwrap_or_default()).structs(
         "Paths",
         |it| it.get("Paths").and_then(serde_json::Value::as_array).map_or(&[], Vec::as_slice),
-        exposed_path,
+        crate::config_rows::exposed_path,
     );
-}
-
-fn exposed_path(of: &mut Fields<'_, serde_json::Value>) {
-    of.text("Path", |it| it["Path"].as_str().unwrap_or_default())
-        .text("Protocol", |it| it["Protocol"].as_str().unwrap_or_default())
-        .integer("ListenerPort", |it| it["ListenerPort"].as_i64().unwrap_or_default())
-        .integer("LocalPathPort", |it| it["LocalPathPort"].as_i64().unwrap_or_default())
-        .boolean("ParsedFromCheck", |it| it["ParsedFromCheck"].as_bool().unwrap_or_default());
 }

@@ -86,6 +86,8 @@ impl Store {
                 self.complete(&mut completed);
                 (self.central_index(service), Answer::Completed(completed))
             }
+            Query::DiscoveryChain(it) => self.discovery_chain(it),
+            Query::ExportedServices => self.exported_services(),
             Query::Coordinates => self.all_coordinates(filter),
             Query::CoordinatesOf(name) => self.coordinates_of(filter, name),
             Query::KvGet(key) => self.kv_get(key),

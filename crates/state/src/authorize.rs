@@ -32,6 +32,7 @@ pub(crate) fn needs_of_command(store: &Store, rules: &Rules, command: &Command) 
             vec![Requirement::write(Resource::Operator, "")]
         }
         Command::SessionCreate(session) => vec![Requirement::write(Resource::Session, session.node.as_str())],
+        Command::SessionCreateWithin(it) => vec![Requirement::write(Resource::Session, it.session.node.as_str())],
         // A session that is not there is gone already, whoever asks.
         Command::SessionDestroy(what) => store
             .session(&what.id)
@@ -76,6 +77,8 @@ pub(crate) fn needs_of_query(query: &Query) -> Option<Requirement> {
         Query::ConfigEntry(key) => config::needs_of_read(key),
         Query::VirtualAddress(name) => Some(Requirement::read(Resource::Service, name.as_str())),
         Query::Completed(service) => Some(Requirement::read(Resource::Service, service.name.as_str())),
+        Query::DiscoveryChain(it) => Some(Requirement::read(Resource::Service, it.service.as_str())),
+        Query::ExportedServices => Some(Requirement::read(Resource::Mesh, "")),
         Query::AddressNames(_)
         | Query::KvList(_)
         | Query::KvKeys(_)

@@ -96,10 +96,25 @@ fn check_permissive(entries: &ConfigEntries, entry: &ConfigEntry) -> Result<(), 
     ))
 }
 
+/// A subset is chosen by an expression over instances of its service.
+fn check_subsets(entry: &ConfigEntry) -> Result<(), Refusal> {
+    for (name, subset) in entry.field("Subsets").as_object().into_iter().flatten() {
+        let text = subset["Filter"].as_str().unwrap_or_default();
+        if text.is_empty() {
+            continue;
+        }
+        lictor_filter::Filter::compile(text, lictor_filter::rows::check_service_node).map_err(|error| {
+            Refusal::failed(format!("Filter for subset {name:?} is not a valid expression: {}", error.problem()))
+        })?;
+    }
+    Ok(())
+}
+
 impl Store {
     pub(crate) fn set_config_entry(&mut self, commit: &mut Commit, what: &ConfigEntrySet) -> Result<Effect, Refusal> {
         let mut entry = what.entry.clone();
         entry.validate().map_err(Refusal::failed)?;
+        check_subsets(&entry)?;
         let old = self.config_entries.get(entry.kind, &entry.name).cloned();
         let stored = old.as_ref().map(|old| old.modify_index).unwrap_or_default();
         if what.cas.is_some_and(|expected| expected != stored) {

@@ -23,6 +23,7 @@ mod central;
 mod chain;
 mod changes;
 mod config;
+mod discovery;
 mod gateways;
 mod health;
 mod indexes;

@@ -7,8 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lictor_filter::{Fields, Filter as Expression, FilterError, rows};
-use lictor_types::{Answer, Index, Merge, Near, NodeService, Query, Refusal, Selection, ServiceNode};
+use lictor_filter::{Fields, Filter as Expression, FilterError, config_rows, rows};
+use lictor_types::{
+    Answer, ConfigKind, Index, Merge, Near, NodeService, Query, Refusal, Selection, ServiceIntentions, ServiceNode,
+};
 
 use crate::answer::{Filter, has_meta};
 use crate::changes::Table;
@@ -30,9 +32,17 @@ pub(crate) fn check(selection: &Selection) -> Result<(), Refusal> {
         Query::HealthService(_) | Query::HealthIngress(_) => compiles(text, rows::check_service_node),
         Query::HealthNode(_) | Query::HealthChecks(_) | Query::HealthState(_) => compiles(text, rows::check),
         Query::Intentions => compiles(text, rows::intention),
+        Query::ConfigEntries(ConfigKind::ServiceDefaults) => compiles(text, config_rows::service_defaults),
+        // Of all other kinds Consul knows no fields to select.
+        Query::ConfigEntries(kind) => return Err(no_fields(kind.as_str())),
+        Query::ServiceIntentionsList => return Err(no_fields(ServiceIntentions::KIND)),
         _ => return Err(Refusal::bad_request("?filter is not supported for this question")),
     };
     checked.map_err(|error| Refusal::failed(error.to_string()))
+}
+
+fn no_fields(kind: &str) -> Refusal {
+    Refusal::failed(format!("filtering not supported for config entry kind={kind}"))
 }
 
 /// Keeps the rows that satisfy the expression. The authoriser has compiled it, so that a text which is none keeps nothing.
@@ -65,6 +75,7 @@ impl Store {
             Answer::CheckServiceNodes(found) => retain(found.to_mut(), text, rows::check_service_node),
             Answer::Checks(found) => retain(found, text, rows::check),
             Answer::Intentions(found) => retain(found, text, rows::intention),
+            Answer::ConfigEntries(found) => retain(found, text, config_rows::service_defaults),
             Answer::NodeServices(Some(found)) if !text.is_empty() => match Expression::compile(text, rows::service) {
                 Ok(expression) => found.services.retain(|_, service| expression.matches(service)),
                 Err(_) => found.services.clear(),

@@ -6,9 +6,11 @@
 //! - The end of a session, whatever its reason, gives back or deletes every key it holds, and shuts their locks for its
 //!   lock-delay. Only giving a lock back by oneself leaves it open.
 
+use std::time::Duration;
+
 use lictor_types::command::Effect;
 use lictor_types::refusal::RefusalKind;
-use lictor_types::session::{CHECKS_MAX, SessionBehavior, SessionDestroy, TTL_MAX, TTL_MIN};
+use lictor_types::session::{CHECKS_MAX, SessionBehavior, SessionDestroy, TTL_MAX};
 use lictor_types::{CheckStatus, Index, Refusal, Session, Timestamp, duration};
 
 use crate::changes::{Commit, Table};
@@ -17,8 +19,13 @@ use crate::tables::Key;
 use crate::tables::nodes::node_key;
 
 impl Store {
-    pub(crate) fn create_session(&mut self, commit: &mut Commit, asked: &Session) -> Result<Effect, Refusal> {
-        check_form(asked)?;
+    pub(crate) fn create_session(
+        &mut self,
+        commit: &mut Commit,
+        asked: &Session,
+        ttl_min: Duration,
+    ) -> Result<Effect, Refusal> {
+        check_form(asked, ttl_min)?;
         if self.sessions.get(&asked.id).is_some() {
             return Err(Refusal::new(RefusalKind::Conflict, format!("there is a session {:?} already", asked.id)));
         }
@@ -119,7 +126,7 @@ impl Store {
 }
 
 /// What a session must be like, in Consul's words.
-fn check_form(session: &Session) -> Result<(), Refusal> {
+fn check_form(session: &Session, ttl_min: Duration) -> Result<(), Refusal> {
     if session.id.is_empty() {
         return Err(Refusal::failed("Must provide ID"));
     }
@@ -131,11 +138,11 @@ fn check_form(session: &Session) -> Result<(), Refusal> {
     }
     let wrong = |text: &str| Refusal::failed(format!("Session TTL '{text}' invalid: time: {}", go_complaint(text)));
     let ttl = duration::parse(&session.ttl).map_err(|_| wrong(&session.ttl))?;
-    if !ttl.is_zero() && !(TTL_MIN..=TTL_MAX).contains(&ttl) {
+    if !ttl.is_zero() && !(ttl_min..=TTL_MAX).contains(&ttl) {
         return Err(Refusal::failed(format!(
             "Invalid Session TTL '{}', must be between [{}={}]",
             ttl.as_nanos(),
-            duration::format(TTL_MIN),
+            duration::format(ttl_min),
             duration::format(TTL_MAX)
         )));
     }

@@ -1,10 +1,12 @@
 //! The whole state, and how a command changes it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::autopilot::AutopilotConfig;
 use lictor_types::command::{ClusterIdentity, Effect};
+use lictor_types::session::TTL_MIN;
 use lictor_types::token::JoinToken;
 use lictor_types::{Command, Envelope, Index, Outcome, Refusal, Timestamp, Token};
 
@@ -141,7 +143,10 @@ impl Store {
                 let holders = Holders { sessions: &self.sessions, delays: &self.lock_delays };
                 self.kv.apply(commit, indexes, holders, it)
             }
-            Command::SessionCreate(it) => self.create_session(commit, it),
+            Command::SessionCreate(it) => self.create_session(commit, it, TTL_MIN),
+            Command::SessionCreateWithin(it) => {
+                self.create_session(commit, &it.session, Duration::from_nanos(it.ttl_min_nanos))
+            }
             Command::SessionDestroy(it) => self.destroy_session(commit, it),
             Command::SessionsExpire(ids) => Ok(self.expire_sessions(commit, ids)),
             Command::Transaction(it) => self.transact(commit, it),

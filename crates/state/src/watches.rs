@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::changes::{Changes, Table};
+use crate::discovery::EXPORTS;
 use crate::tables::config_entries::{config_key, kind_prefix};
 use crate::tables::nodes::may_be_id;
 use crate::trie::Trie;
@@ -134,6 +135,20 @@ fn places(query: &Query) -> Vec<Place> {
             places
         }
         Query::Completed(_) => central(),
+        Query::DiscoveryChain(it) => {
+            // Which entries a chain leads over only the state knows.
+            let mut places = central();
+            for kind in [ConfigKind::ServiceRouter, ConfigKind::ServiceSplitter, ConfigKind::ServiceResolver] {
+                places.push(under(Table::ConfigEntries, kind_prefix(kind)));
+            }
+            places.extend([exact(Table::VirtualAddresses, &it.service.key()), all(Table::Authority)]);
+            places
+        }
+        Query::ExportedServices => vec![
+            exact(Table::ConfigEntries, &config_key(ConfigKind::ExportedServices, EXPORTS)),
+            // Whether all services are exported, so that others become exported, only the state knows.
+            all(Table::ServiceNames),
+        ],
         Query::ConfigEntry(key) => vec![exact(Table::ConfigEntries, &config_key(key.kind, &key.name))],
         Query::ConfigEntries(kind) => vec![exact(Table::ConfigKinds, kind.as_str())],
         Query::GatewayServices(gateway) => vec![

@@ -145,6 +145,10 @@ pub enum Command {
     /// compared.
     #[n(90)]
     StateCompare,
+    /// Makes a session, within bounds that the leader's configuration says. What the leader makes of
+    /// [`Command::SessionCreate`] where those are not the usual ones.
+    #[n(100)]
+    SessionCreateWithin(#[n(0)] BoundedSession),
 }
 
 impl std::fmt::Debug for AuthorityRecord {
@@ -157,6 +161,18 @@ impl std::fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JoinToken").field("services", &self.services).finish_non_exhaustive()
     }
+}
+
+/// A session with the bounds of its TTL.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BoundedSession {
+    /// The session.
+    #[n(0)]
+    pub session: Session,
+    /// Nanoseconds of the shortest TTL.
+    #[n(1)]
+    pub ttl_min_nanos: u64,
 }
 
 /// What makes a cluster this one and no other.

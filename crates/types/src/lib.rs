@@ -11,6 +11,7 @@ pub mod check;
 pub mod command;
 pub mod config_entry;
 pub mod coordinate;
+pub mod discovery_chain;
 pub mod duration;
 pub mod encoding;
 pub mod event;

@@ -7,6 +7,7 @@ use minicbor::{Decode, Encode};
 use crate::authority::AuthoritySettings;
 use crate::autopilot::AutopilotConfig;
 use crate::config_entry::{ConfigEntry, ConfigEntryKey, ConfigKind};
+use crate::discovery_chain::{ChainAnswer, ChainQuery};
 use crate::gateway::{GatewayService, VirtualAddress};
 use crate::prepared_query::{PreparedQuery, PreparedQueryExecute, PreparedQueryFound};
 use crate::{
@@ -133,6 +134,12 @@ pub enum Query {
     /// Which nodes and services have this IP address.
     #[n(120)]
     AddressNames(#[n(0)] String),
+    /// Where calls of a service go, as its config entries say.
+    #[n(100)]
+    DiscoveryChain(#[n(0)] ChainQuery),
+    /// The services that peers may call.
+    #[n(101)]
+    ExportedServices,
 }
 
 /// The keys under a prefix.
@@ -331,4 +338,22 @@ pub enum Answer {
     /// To `AddressNames`.
     #[n(120)]
     AddressNames(#[n(0)] AddressNames),
+    /// To `DiscoveryChain`; none until the first leader has made the mesh CA, which names the targets.
+    #[n(100)]
+    DiscoveryChain(#[n(0)] Option<ChainAnswer>),
+    /// To `ExportedServices`.
+    #[n(101)]
+    ExportedServices(#[n(0)] Vec<ExportedService>),
+}
+
+/// A service that peers may call.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ExportedService {
+    /// The service.
+    #[n(0)]
+    pub service: String,
+    /// The peers, sorted.
+    #[n(1)]
+    pub peers: Vec<String>,
 }

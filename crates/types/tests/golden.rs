@@ -12,6 +12,8 @@ mod addresses;
 mod archive;
 #[path = "golden/config_entries.rs"]
 mod config_entries;
+#[path = "golden/discovery_chain.rs"]
+mod discovery_chain;
 #[path = "golden/equality.rs"]
 mod equality;
 #[path = "golden/gossip.rs"]

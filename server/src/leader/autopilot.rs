@@ -174,6 +174,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_silent_far_behind_or_no_living_member_is_not_healthy() {
+        let (own, id) = (ServerId([1; 16]), ServerId([2; 16]));
+        let server = raft::Member { id, server: raft::Server { name: "s2".into(), address: "10.0.0.2:8300".into() } };
+        let config = AutopilotConfig { last_contact_threshold_millis: 200, max_trailing_logs: 250, ..Default::default() };
+        let member = |status| Member {
+            name: "s2".parse().unwrap(),
+            id: id.to_string(),
+            address: String::new(),
+            port: 0,
+            tags: BTreeMap::new(),
+            meta: BTreeMap::new(),
+            status,
+        };
+        let healthy = |status, contact: Option<u64>, matched: u64| {
+            let progress = raft::ServerProgress { term: 1, contact: contact.map(Duration::from_millis) };
+            let status_of_raft = Status {
+                role: raft::Role::Leader,
+                term: 1,
+                last_log: 1000,
+                committed: 1000,
+                applied: 1000,
+                snapshot: 0,
+                matched: BTreeMap::from([(id, matched)]),
+                last_term: 1,
+                progress: BTreeMap::from([(id, progress)]),
+            };
+            is_healthy(own, &config, &status_of_raft, &server, &[member(status)])
+        };
+        assert!(healthy(MemberStatus::Alive, Some(200), 750));
+        assert!(!healthy(MemberStatus::Alive, Some(201), 750), "it was silent for too long");
+        assert!(!healthy(MemberStatus::Alive, None, 750), "it never answered");
+        assert!(!healthy(MemberStatus::Alive, Some(200), 749), "it is too far behind");
+        assert!(!healthy(MemberStatus::Failed, Some(200), 1000) && !healthy(MemberStatus::Left, Some(200), 1000));
+    }
+
+    #[test]
     fn one_slow_answer_is_no_illness_and_two_are() {
         let table = HealthTable::default();
         let id = ServerId([1; 16]);

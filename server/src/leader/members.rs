@@ -32,8 +32,6 @@ pub const FAILED_AFTER: Duration = Duration::from_secs(15);
 pub const SESSION_OVER_AFTER: Duration = Duration::from_secs(10);
 /// A failed node that is a pod is forgotten after this long.
 pub const POD_FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
-/// Any other failed node is forgotten after this long (Consul's `reconnect_timeout`).
-pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(72 * 3600);
 /// Between two looks when nobody is newly heard of.
 const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest pause before a member that could not be written is tried again.
@@ -295,7 +293,8 @@ fn note_trouble(troubled: &mut BTreeMap<NodeName, Trouble>, node: &NodeName, ref
 }
 
 async fn reconcile_one(datacenter: &ServerDatacenter, member: &Member, silent: Duration) -> Result<(), Refusal> {
-    let forgotten_after = if member.meta.contains_key(META_POD) { POD_FORGOTTEN_AFTER } else { NODE_FORGOTTEN_AFTER };
+    let is_pod = member.meta.contains_key(META_POD);
+    let forgotten_after = if is_pod { POD_FORGOTTEN_AFTER } else { datacenter.settings.reconnect_timeout };
     let gone = match member.status {
         MemberStatus::Left => true,
         MemberStatus::Failed => silent > forgotten_after,
@@ -361,24 +360,31 @@ fn registration(datacenter: &ServerDatacenter, member: &Member) -> Option<Regist
     let check = serf_health(member.status);
     let service = member.is_server().then(|| consul_service(member));
     let known = catalog::of_node(&store, &member.name);
-    let is_right = known.is_some_and(|(node, services)| {
-        let same_node = node.address == member.address && node.id == member.id && node.meta == member.meta;
+    let is_right = known.as_ref().is_some_and(|(node, services)| {
+        let same_node = node.address == member.address && node.id == member.id;
         let same_service =
             service.as_ref().is_none_or(|it| services.get(it.id_text()).is_some_and(|row| row.port == it.port));
         same_node && same_service && catalog::serf_health(&store, &member.name) == Some(check.status)
     });
-    (!is_right).then(|| Registration {
+    if is_right {
+        return None;
+    }
+    // What is told of a node is the agent's own to keep in step; of a new one it is what the member brought.
+    let own = known.map(|(node, _)| node).filter(|node| node.id.eq_ignore_ascii_case(&member.id));
+    let (node_meta, locality) =
+        own.map_or_else(|| (member.meta.clone(), None), |node| (node.meta.clone(), node.locality.clone()));
+    Some(Registration {
         id: member.id.clone(),
         node: member.name.clone(),
         address: member.address.clone(),
         datacenter: datacenter.settings.datacenter.clone(),
         tagged_addresses: tagged_addresses(&member.address),
-        node_meta: member.meta.clone(),
+        node_meta,
         service,
         check: Some(check),
         checks: Vec::new(),
         skip_node_update: false,
-        locality: None,
+        locality,
     })
 }
 

@@ -173,6 +173,8 @@ fn settings(server: usize, id: String) -> CoreSettings {
             autopilot: lictor_types::autopilot::AutopilotConfig::default(),
             default_intention_allow: true,
             equality: lictor_server::equality::EqualitySettings::default(),
+            session_ttl_min: lictor_types::session::TTL_MIN,
+            reconnect_timeout: DAY,
         },
         authorizer: Authorizer { acl_enabled: false, default_allow: true },
         founding: Founding::default(),

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lictor_types::NodeName;
+use lictor_types::session::{TTL_MAX, TTL_MIN};
+use lictor_types::{Locality, NodeName};
 use serde_json::{Map, Value};
 
 use super::gossip::gossip;
@@ -26,6 +27,11 @@ const WATCHES_MAX: usize = 64;
 const QUERY_TIME_MIN: Duration = Duration::from_secs(1);
 /// The longest: a parked reader is a connection and a watch.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(3600);
+/// The shortest TTL that sessions may be allowed to have.
+const SESSION_TTL_LEAST: Duration = Duration::from_secs(1);
+
+/// How long a failed member may come back, unless it is configured.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(72 * 3600);
 
 /// Builds the configuration and says what is wrong or doubtful in it. None only when something is wrong.
 pub(super) fn build(
@@ -56,6 +62,7 @@ pub(super) fn build(
         node_name: node_name?,
         node_id,
         node_meta: keys.text_map("node_meta"),
+        locality: locality(&mut keys),
         data_dir: data_dir(&mut keys, dev),
         addresses: addresses?,
         ports,
@@ -82,6 +89,9 @@ pub(super) fn build(
         leave_on_terminate: keys.flag("leave_on_terminate").unwrap_or(!server),
         skip_leave_on_interrupt: keys.flag("skip_leave_on_interrupt").unwrap_or(server),
         autopilot: autopilot(&keys),
+        session_ttl_min: session_ttl_min(&mut keys),
+        reconnect_timeout: keys.duration("reconnect_timeout").unwrap_or(RECONNECT_TIMEOUT),
+        disable_coordinates: keys.flag("disable_coordinates").unwrap_or(false),
         connect_enabled: keys.flag("connect.enabled").unwrap_or(true),
         ui_enabled: keys.flag("ui_config.enabled").unwrap_or(dev),
         pid_file: keys.path("pid_file"),
@@ -93,6 +103,24 @@ pub(super) fn build(
     };
     safety(&mut keys, &config);
     Some(config)
+}
+
+fn locality(keys: &mut Keys<'_>) -> Option<Locality> {
+    let [region, zone] = ["locality.region", "locality.zone"].map(|key| keys.text(key).unwrap_or_default());
+    if region.is_empty() && !zone.is_empty() {
+        keys.invalid("locality: zone cannot be set without region".into());
+    }
+    (!region.is_empty()).then_some(Locality { region, zone })
+}
+
+/// Below a second nobody could renew in time.
+fn session_ttl_min(keys: &mut Keys<'_>) -> Duration {
+    let least = keys.duration("session_ttl_min").unwrap_or(TTL_MIN);
+    if !(SESSION_TTL_LEAST..=TTL_MAX).contains(&least) {
+        let [shown, from, to] = [least, SESSION_TTL_LEAST, TTL_MAX].map(lictor_types::duration::format);
+        keys.invalid(format!("session_ttl_min {shown} must be between {from} and {to}"));
+    }
+    least
 }
 
 /// Consul's defaults.
@@ -564,6 +592,7 @@ fn limits(keys: &mut Keys<'_>) -> Limits {
         rpc_max_burst: keys.count("limits.rpc_max_burst").unwrap_or(1000),
         default_query_time: query_time(keys, "default_query_time", 300),
         max_query_time: query_time(keys, "max_query_time", 600),
+        discovery_max_stale: keys.duration("discovery_max_stale").unwrap_or_default(),
     }
 }
 

@@ -96,7 +96,9 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("datacenter", Text),
     ("default_intention_policy", Text),
     ("default_query_time", Duration),
+    ("disable_coordinates", Flag),
     ("discard_check_output", Flag),
+    ("discovery_max_stale", Duration),
     (
         "dns_config",
         Object(&[
@@ -140,6 +142,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
             ("txn_max_req_len", Count),
         ]),
     ),
+    ("locality", Object(&[("region", Text), ("zone", Text)])),
     ("log_json", Flag),
     ("log_level", Text),
     ("login", Object(&[("kubernetes", Object(&[("config_file", Text)]))])),
@@ -183,6 +186,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("server", Flag),
     ("server_addresses", Texts),
     ("services", Definitions),
+    ("session_ttl_min", Duration),
     ("skip_leave_on_interrupt", Flag),
     ("telemetry", Object(&[("disable_hostname", Flag), ("metrics_prefix", Text)])),
     ("tls", Object(&[("defaults", TLS), ("https", TLS), ("internal_rpc", TLS)])),

@@ -256,12 +256,23 @@ fn every_key_that_changes_nothing_is_told_with_its_reason() {
     );
 }
 
+/// Whether a key, with the keys above it, is among those that are read.
+fn has_effect(path: &str, known: &[(&str, keys::Kind)]) -> bool {
+    let (name, below) = path.split_once('.').map_or((path, None), |(name, below)| (name, Some(below)));
+    let found = known.iter().find(|(key, _)| *key == name);
+    found.is_some_and(|(_, kind)| match (kind, below) {
+        (_, None) => true,
+        (keys::Kind::Object(inner), Some(below)) => has_effect(below, inner),
+        (_, Some(_)) => false,
+    })
+}
+
 #[test]
 fn no_key_is_both_taken_and_without_effect() {
     let mut seen = std::collections::BTreeSet::new();
     for entry in WITHOUT_EFFECT {
         assert!(seen.insert(entry.key), "{} is there twice", entry.key);
-        assert!(!keys::KEYS.iter().any(|(name, _)| *name == entry.key), "{} has an effect", entry.key);
+        assert!(!has_effect(entry.key, keys::KEYS), "{} has an effect", entry.key);
         assert!(!entry.reason.is_empty());
     }
 }
@@ -344,6 +355,16 @@ fn limits_watches_and_what_http_adds_are_read_and_checked() {
     assert_eq!((config.limits.default_query_time.as_secs(), config.limits.max_query_time.as_secs()), (20, 40));
     assert_eq!((config.http.response_headers.len(), config.http.allow_write_from.len()), (1, 1));
     assert_eq!(config.watches[0].args, ["/bin/true"]);
+    let others = r#"session_ttl_min = "5s"
+        reconnect_timeout = "9h"
+        disable_coordinates = true
+        discovery_max_stale = "3s"
+        locality { region = "eu" zone = "eu-1" }"#;
+    let others = load(&[LOOPBACK, others]).unwrap();
+    assert_eq!((others.session_ttl_min.as_secs(), others.reconnect_timeout.as_secs()), (5, 9 * 3600));
+    assert!(others.disable_coordinates && others.ignored.is_empty(), "{:?}", others.ignored);
+    assert_eq!(others.limits.discovery_max_stale.as_secs(), 3);
+    assert_eq!(others.locality.map(|it| (it.region, it.zone)), Some(("eu".into(), "eu-1".into())));
     let unlimited = load(&[LOOPBACK, "limits { rpc_rate = -1 }"]).unwrap();
     assert_eq!(unlimited.limits.rpc_rate, None);
     for (fragment, words) in [
@@ -352,6 +373,8 @@ fn limits_watches_and_what_http_adds_are_read_and_checked() {
         (r#"http_config { allow_write_http_from = ["10.0.0.0"] }"#, "is no block of addresses"),
         (r#"http_config { response_headers { "a b" = "c" } }"#, "cannot be a header"),
         (r#"limits { rpc_rate = "fast" }"#, "a number, or -1 for no limit"),
+        (r#"session_ttl_min = "1ms""#, "session_ttl_min 1ms must be between 1s and 24h0m0s"),
+        (r#"locality { zone = "eu-1" }"#, "zone cannot be set without region"),
     ] {
         let text = complaints(&[LOOPBACK, fragment]);
         assert!(text.contains(words), "{fragment}: {text}");

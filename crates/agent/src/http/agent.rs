@@ -187,7 +187,7 @@ fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
             "build": { "version": CONSUL_VERSION, "revision": "", "prerelease": "", "lictor": LICTOR_VERSION },
             "consul": consul_stats(identity.server, status),
         },
-        "Meta": identity.meta,
+        "Meta": agent.local.node().meta,
         "xDS": { "SupportedProxies": {}, "Port": -1, "Ports": { "Plaintext": -1, "TLS": -1 } },
     })
 }

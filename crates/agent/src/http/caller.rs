@@ -402,8 +402,15 @@ impl FromRequestParts<Arc<Door>> for Ask {
         let caller = Caller::new(parts, door)?;
         caller.check_datacenter()?;
         check_cache_control(&parts.headers)?;
-        let freshness = caller.params.freshness(&door.limits(), &*door.agent.rng)?;
-        let max_stale = caller.params.max_stale()?;
+        let mut freshness = caller.params.freshness(&door.limits(), &*door.agent.rng)?;
+        let mut max_stale = caller.params.max_stale()?;
+        if max_stale.is_none() && freshness.consistency == Consistency::Default && !caller.params.has("leader") {
+            max_stale = door.discovery_max_stale(parts.uri.path());
+        }
+        // Who says how old an answer may be takes that of any server.
+        if max_stale.is_some_and(|limit| !limit.is_zero()) && freshness.consistency == Consistency::Default {
+            freshness.consistency = Consistency::Stale;
+        }
         let here = &caller.door.agent.identity.node_name;
         let client = choice::client_address(parts);
         let near = choice::near(&caller.params, here, client);

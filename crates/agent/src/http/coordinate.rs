@@ -1,6 +1,7 @@
 //! `/v1/coordinate`: where nodes are in the space of round-trip times.
 
 use http::StatusCode;
+use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{Operation, Report};
 use lictor_types::{Answer, Coordinate, NodeCoordinate, Query, Refusal};
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,17 @@ struct ServerCoordinate {
     coord: Coordinate,
 }
 
+/// Refuses where the configuration has turned coordinates off, in Consul's words.
+fn check_enabled(caller: &Caller) -> Result<(), Failure> {
+    if caller.door.agent.config.load().disable_coordinates {
+        return Err(Refusal::new(RefusalKind::Unauthorized, "Coordinate support disabled").into());
+    }
+    Ok(())
+}
+
 /// `GET /v1/coordinate/datacenters`: the servers by datacenter, named as in the WAN pool.
 pub(super) async fn datacenters(caller: Caller, ask: Ask) -> Answered {
+    check_enabled(&caller)?;
     let datacenter = &caller.door.agent.identity.datacenter;
     let Report::Members(members) = caller.operate(Operation::Members).await? else {
         return Err(Failure::unexpected_answer());
@@ -53,6 +63,7 @@ pub(super) async fn datacenters(caller: Caller, ask: Ask) -> Answered {
 
 /// `GET /v1/coordinate/nodes`.
 pub(super) async fn nodes(ask: Ask) -> Answered {
+    check_enabled(&ask)?;
     let (meta, Answer::Coordinates(rows)) = ask.read(Query::Coordinates).await? else {
         return Err(Failure::unexpected_answer());
     };
@@ -61,6 +72,7 @@ pub(super) async fn nodes(ask: Ask) -> Answered {
 
 /// `GET /v1/coordinate/node/NODE`: 404 for a node that has none.
 pub(super) async fn node(ask: Ask, Tail(node): Tail) -> Answered {
+    check_enabled(&ask)?;
     let (meta, Answer::Coordinates(rows)) = ask.read(Query::CoordinatesOf(node_in_path(node)?)).await? else {
         return Err(Failure::unexpected_answer());
     };
@@ -91,6 +103,7 @@ struct CoordinateNumbers {
 
 /// `PUT /v1/coordinate/update`: taken at once, written with others within seconds.
 pub(super) async fn update(order: Order, body: JsonBody) -> Answered {
+    check_enabled(&order)?;
     let CoordinateBody { datacenter, node, segment, coord } = decode::decode(&body.0, Names::AnyCase)?;
     super::catalog::check_datacenter(&order, &datacenter)?;
     if !segment.is_empty() {
@@ -104,5 +117,27 @@ pub(super) async fn update(order: Order, body: JsonBody) -> Answered {
     match order.operate(Operation::UpdateCoordinate(update)).await? {
         Report::Done => Ok(axum::response::Response::default()),
         _ => Err(Failure::unexpected_answer()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::double::{Tested, at};
+    use super::*;
+
+    #[tokio::test]
+    async fn coordinates_that_are_turned_off_are_neither_told_nor_taken() {
+        let door = Tested::configured(at(1, Answer::Coordinates(Vec::new())), "disable_coordinates = true");
+        for (method, path) in [
+            ("GET", "/v1/coordinate/datacenters"),
+            ("GET", "/v1/coordinate/nodes"),
+            ("GET", "/v1/coordinate/node/n1"),
+            ("PUT", "/v1/coordinate/update"),
+        ] {
+            let got = door.call(method, path, r#"{"Node":"n1","Coord":{"Vec":[0,0,0,0,0,0,0,0]}}"#).await;
+            assert_eq!((got.status.as_u16(), got.body.as_str()), (401, "Coordinate support disabled"), "{path}");
+        }
+        let door = Tested::answering(at(1, Answer::Coordinates(Vec::new())));
+        assert_eq!(door.get("/v1/coordinate/nodes").await.body, "[]");
     }
 }

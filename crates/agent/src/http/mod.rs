@@ -26,6 +26,7 @@ mod config_tests;
 mod connect;
 mod coordinate;
 mod decode;
+mod discovery_chain;
 #[cfg(test)]
 pub(crate) mod double;
 mod event;
@@ -59,6 +60,7 @@ mod upkeep_tests;
 mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use routes::router;
 pub use serve::{ConnectionLimit, HttpListener, serve};
@@ -76,5 +78,12 @@ impl Door {
     /// The limits in force; a reload changes them.
     fn limits(&self) -> limits::HttpLimits {
         (&self.agent.config.load().limits).into()
+    }
+
+    /// How old an answer under this path may be where the reader says nothing of it; none for the leader's own.
+    fn discovery_max_stale(&self, path: &str) -> Option<Duration> {
+        let is_discovery = path.starts_with("/v1/catalog/") || path.starts_with("/v1/health/");
+        let limit = self.agent.config.load().limits.discovery_max_stale;
+        (is_discovery && !limit.is_zero()).then_some(limit)
     }
 }

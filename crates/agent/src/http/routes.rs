@@ -16,8 +16,9 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use super::failure::text;
 use super::{
     Door, agent, agent_checks, agent_health, agent_membership, agent_services, agent_tokens, authorize,
-    ca_configuration, catalog, config_entries, connect, coordinate, event, gateways, guard, health, keyring, kv, leaf,
-    metrics, monitor, operator, operator_raft, prepared_query, session, snapshot, status, txn, usage,
+    ca_configuration, catalog, config_entries, connect, coordinate, discovery_chain, event, gateways, guard, health,
+    keyring, kv, leaf, metrics, monitor, operator, operator_raft, prepared_query, session, snapshot, status, txn,
+    usage,
 };
 use crate::agent::Agent;
 
@@ -178,6 +179,8 @@ fn mesh_and_cluster() -> Table {
         ("/v1/connect/intentions/check", endpoint().get(connect::check)),
         ("/v1/config", endpoint().put(config_entries::put)),
         ("/v1/config/{*name}", endpoint().get(config_entries::get).delete(config_entries::delete)),
+        ("/v1/discovery-chain/{*name}", endpoint().get(discovery_chain::read).post(discovery_chain::compile)),
+        ("/v1/exported-services", endpoint().get(discovery_chain::exported)),
         ("/v1/status/leader", endpoint().get(status::leader)),
         ("/v1/status/peers", endpoint().get(status::peers)),
         ("/v1/operator/join-token", endpoint().put(operator::create_join_token)),

@@ -120,6 +120,33 @@ async fn an_answer_that_is_too_old_is_asked_for_again_at_the_leader() {
 }
 
 #[tokio::test]
+async fn who_says_how_old_an_answer_may_be_is_answered_by_any_server() {
+    let consistency = |door: &Tested| door.double.asked.lock().reads.pop().unwrap().2.consistency;
+    let configured = |fragment: &str| Tested::configured(at(9, Answer::Nodes(Vec::new())), fragment);
+    let door = configured("");
+    door.get("/v1/catalog/nodes?max_stale=1s").await;
+    assert_eq!(consistency(&door), Consistency::Stale);
+    door.get("/v1/catalog/nodes").await;
+    assert_eq!(consistency(&door), Consistency::Default);
+    // What the agent says for readers who do not.
+    let door = configured("discovery_max_stale = \"5s\"");
+    for (path, expected) in [
+        ("/v1/catalog/nodes", Consistency::Stale),
+        ("/v1/health/state/any", Consistency::Stale),
+        ("/v1/catalog/nodes?leader", Consistency::Default),
+        ("/v1/catalog/nodes?consistent", Consistency::Consistent),
+        ("/v1/session/list", Consistency::Default),
+    ] {
+        door.get(path).await;
+        assert_eq!(consistency(&door), expected, "{path}");
+    }
+    let mut old = at(8, Answer::Nodes(Vec::new())).unwrap();
+    old.last_contact_millis = 6000;
+    door.double.reads.lock().insert(0, Ok(old));
+    assert_eq!(door.get("/v1/catalog/nodes").await.header("x-consul-effective-consistency"), "leader");
+}
+
+#[tokio::test]
 async fn filtered_rows_are_told_to_those_who_gave_a_token() {
     let mut read = at(9, Answer::Nodes(Vec::new())).unwrap();
     read.filtered_by_acls = true;

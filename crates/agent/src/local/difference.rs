@@ -82,6 +82,7 @@ fn same_node(own: &Node, there: &Node) -> bool {
         && own.address == there.address
         && own.tagged_addresses == there.tagged_addresses
         && own.meta == there.meta
+        && own.locality == there.locality
 }
 
 fn same_service(ours: &NodeService, there: &NodeService) -> bool {

@@ -41,7 +41,7 @@ pub(super) struct CheckRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Job {
     /// The node itself.
-    Node,
+    Node(u64),
     /// An instance, with those of its checks that share its token.
     Service(ServiceId, u64, Vec<(CheckId, u64)>),
     /// Checks that are told with the same token.
@@ -71,6 +71,7 @@ impl Job {
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) node_in_sync: bool,
+    node_revision: u64,
     pub(super) services: BTreeMap<ServiceId, ServiceRow>,
     pub(super) checks: BTreeMap<CheckId, CheckRow>,
     gone_services: BTreeMap<ServiceId, Credential>,
@@ -82,6 +83,12 @@ impl Rows {
     fn revision(&mut self) -> u64 {
         self.revisions += 1;
         self.revisions
+    }
+
+    /// Other things are told of the node from now on.
+    pub(super) fn node_changed(&mut self) {
+        self.node_revision = self.revision();
+        self.node_in_sync = false;
     }
 
     /// Adds or replaces an instance.
@@ -186,7 +193,7 @@ impl Rows {
     pub(super) fn pending(&self, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
         if !self.node_in_sync {
-            jobs.push(Job::Node);
+            jobs.push(Job::Node(self.node_revision));
         }
         let due = |row: &CheckRow| !row.in_sync || row.deferred_until.is_some_and(|at| at <= now);
         let mut with_service = Vec::new();
@@ -230,7 +237,7 @@ impl Rows {
         match job {
             Job::ServiceGone(id) => self.gone_services.get(id),
             Job::CheckGone(id) => self.gone_checks.get(id),
-            Job::Node | Job::Service(..) | Job::Checks(_) => None,
+            Job::Node(_) | Job::Service(..) | Job::Checks(_) => None,
         }
         .cloned()
         .unwrap_or_default()
@@ -239,7 +246,7 @@ impl Rows {
     /// The catalog was told, or will not hear it from us before the next full comparison.
     pub(super) fn told(&mut self, job: &Job) {
         match job {
-            Job::Node => self.node_in_sync = true,
+            Job::Node(revision) => self.node_in_sync |= self.node_revision == *revision,
             Job::Service(id, revision, checks) => {
                 if let Some(row) = self.services.get_mut(id).filter(|row| row.revision == *revision) {
                     row.in_sync = true;

@@ -16,9 +16,9 @@ use lictor_types::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Local;
 use super::difference::{Remote, difference};
 use super::rows::{CheckRow, Job};
+use super::{Local, NodeFacts};
 use crate::datacenter::SharedDatacenter;
 
 /// Between two full comparisons, and as much again at random.
@@ -57,16 +57,17 @@ impl Local {
 
     /// Our node as the catalog should hold it.
     fn own_node(&self) -> Node {
+        let NodeFacts { meta, locality } = self.node();
         Node {
             id: self.identity.node_id.clone(),
             name: self.identity.node_name.clone(),
             address: self.identity.address.clone(),
             datacenter: self.identity.datacenter.clone(),
             tagged_addresses: self.identity.tagged_addresses(),
-            meta: self.identity.meta.clone(),
+            meta,
             create_index: Index(0),
             modify_index: Index(0),
-            locality: None,
+            locality,
         }
     }
 }
@@ -181,8 +182,8 @@ impl Driver {
         let checks = self.datacenter.read(&token, Query::HealthNode(node.clone()), Freshness::default()).await?;
         let Answer::Checks(checks) = checks.answer else { return Err(unexpected(&checks.answer)) };
         let remote = Remote { node: node_row, services, checks };
-        let own = self.local.own_node();
         let mut rows = self.local.rows.lock();
+        let own = self.local.own_node();
         let difference = difference(&own, &rows, &remote);
         tracing::debug!(?difference, "compared with the catalog");
         rows.apply(difference);
@@ -196,7 +197,7 @@ impl Driver {
         let refusal = match outcome.map(|outcome| outcome.effect) {
             Ok(Effect::Applied | Effect::NotApplied | Effect::Transaction(_) | Effect::Unassigned(_)) => {
                 match job {
-                    Job::Node => tracing::info!("Synced node info"),
+                    Job::Node(_) => tracing::info!("Synced node info"),
                     other => tracing::info!(job = ?other, "told the catalog"),
                 }
                 self.local.rows.lock().told(job);
@@ -255,7 +256,7 @@ impl Driver {
             }))
         };
         match job {
-            Job::Node => Some((self.token(agent_token), register(None, Vec::new(), false))),
+            Job::Node(_) => Some((self.token(agent_token), register(None, Vec::new(), false))),
             Job::Service(id, _, checks) => {
                 let row = rows.services.get(id)?;
                 let checks = checks.iter().filter_map(|(check, _)| Some(rows.checks.get(check)?.check.clone()));

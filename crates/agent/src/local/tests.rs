@@ -145,6 +145,7 @@ fn start_with(
     let tasks = Tasks::new();
     let local = Local::start(LocalSettings {
         identity: identity(),
+        node: NodeFacts::default(),
         tokens: Arc::new(AgentTokens::new(
             Credential::new("default"),
             Credential::new("agent"),
@@ -206,6 +207,28 @@ async fn what_agrees_is_compared_and_not_told_again() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(catalog.held.lock().writes, writes);
     assert!(catalog.held.lock().reads >= reads + 8, "it was compared every minute or two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reload_says_of_the_node_is_told_at_once_and_only_when_it_is_new() {
+    let (local, _tasks) = start(None, &[]);
+    let (catalog, _reconnections) = in_sync(&local);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let facts = NodeFacts {
+        meta: BTreeMap::from([("rack".to_owned(), "b".to_owned())]),
+        locality: Some(Locality { region: "eu".into(), zone: String::new() }),
+    };
+    local.set_node(facts.clone());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let writes = {
+        let held = catalog.held.lock();
+        let node = held.node.as_ref().unwrap();
+        assert_eq!((node.meta["rack"].as_str(), &node.locality), ("b", &facts.locality));
+        held.writes
+    };
+    local.set_node(facts);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(catalog.held.lock().writes, writes, "what the catalog has is not told again");
 }
 
 #[tokio::test(start_paused = true)]

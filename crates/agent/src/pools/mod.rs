@@ -49,6 +49,7 @@ pub struct Pools {
 struct Setup {
     config: GossipConfig,
     identity: AgentIdentity,
+    coordinates: bool,
     data_dir: Option<PathBuf>,
     files: Arc<dyn Fs>,
     rng: Arc<dyn Rng>,
@@ -91,6 +92,7 @@ impl Pools {
         let setup = Setup {
             config: config.gossip.clone(),
             identity: identity.clone(),
+            coordinates: !config.disable_coordinates,
             data_dir: config.data_dir.as_ref().map(|directory| directory.join("serf")),
             files: Arc::new(RealFs),
             rng,
@@ -145,7 +147,9 @@ impl Pools {
         let tasks = &setup.tasks;
         tasks.spawn(events::follow(Arc::clone(self), Arc::clone(agent)));
         tasks.spawn(join::keep_joined(Arc::clone(self), Arc::clone(agent), fatal.clone()));
-        tasks.spawn(upkeep::tell_coordinates(Arc::clone(self), Arc::clone(agent)));
+        if setup.coordinates {
+            tasks.spawn(upkeep::tell_coordinates(Arc::clone(self), Arc::clone(agent)));
+        }
         if let Some(forwarder) = forwarder {
             tasks.spawn(upkeep::find_servers(Arc::clone(self), Arc::clone(agent), Arc::clone(forwarder)));
         }
@@ -223,6 +227,7 @@ impl Setup {
                     verify_outgoing: self.config.verify_outgoing,
                     timing: pool.timing,
                     event_size: EVENT_BYTES_MAX,
+                    coordinates: self.coordinates,
                     ..MemberConfig::new(name, pool.advertise)
                 },
                 bind: pool.bind,

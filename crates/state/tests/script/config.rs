@@ -1,6 +1,7 @@
 //! The words about config entries, gateways and virtual addresses.
 
 use lictor_types::config_entry::{ConfigEntryDelete, ConfigEntryKey, ConfigEntrySet};
+use lictor_types::discovery_chain::{ChainAnswer, ChainNode, ChainQuery, ChainTarget, CompiledChain};
 use lictor_types::gateway::GatewayService;
 use lictor_types::query::ServiceQuery;
 use lictor_types::{Answer, Command, ConfigEntry, Index, NodeService, Query, VirtualAddressesSet};
@@ -20,6 +21,15 @@ pub(super) fn query_of(arguments: &Arguments<'_>, line: &str) -> Option<Query> {
         "ingress" => Query::HealthIngress(ServiceQuery::all(first.parse().unwrap())),
         "virtual" => Query::VirtualAddress(first.parse().unwrap()),
         "at-address" => Query::AddressNames(first.into()),
+        // chain SERVICE [protocol=P] [timeout=SECONDS] [gateway=MODE], as dc1 calls it
+        "chain" => Query::DiscoveryChain(ChainQuery {
+            service: first.parse().unwrap(),
+            datacenter: "dc1".into(),
+            protocol: arguments.named.get("protocol").copied().unwrap_or_default().into(),
+            connect_timeout_nanos: arguments.number("timeout").unwrap_or_default() * 1_000_000_000,
+            mesh_gateway: arguments.named.get("gateway").copied().unwrap_or_default().into(),
+        }),
+        "exported" => Query::ExportedServices,
         "complete" => Query::Completed(serde_json::from_str(&line["complete ".len()..]).unwrap()),
         _ => return None,
     })
@@ -62,6 +72,12 @@ pub(super) fn rows(answer: &Answer) -> Vec<String> {
             let nodes = it.nodes.iter().map(|name| format!("node {name}"));
             nodes.chain(it.services.iter().map(|name| format!("service {name}"))).collect()
         }
+        Answer::DiscoveryChain(Some(ChainAnswer::Compiled(it))) => chain(it),
+        Answer::DiscoveryChain(Some(ChainAnswer::Broken(problem))) => vec![format!("broken: {problem}")],
+        Answer::DiscoveryChain(None) => vec!["no authority yet".into()],
+        Answer::ExportedServices(rows) => {
+            rows.iter().map(|row| format!("{} to {}", row.service, row.peers.join(","))).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -75,6 +91,33 @@ fn linked(row: &GatewayService) -> String {
     let wildcard = if row.from_wildcard { " by wildcard" } else { "" };
     let port = if row.port == 0 { String::new() } else { format!(" :{} {}", row.port, row.protocol) };
     format!("{} {} before {}{port}{wildcard} @{}", row.gateway_kind, row.gateway, row.service, row.modify_index)
+}
+
+/// A chain: what holds for all of it, then its steps, then its targets, each as JSON.
+fn chain(chain: &CompiledChain) -> Vec<String> {
+    let mut head = serde_json::to_value(chain).unwrap();
+    let fields = head.as_object_mut().unwrap();
+    for name in ["Nodes", "Targets", "Namespace", "Partition", "Datacenter"] {
+        fields.remove(name);
+    }
+    fields.retain(|_, value| !value.is_null());
+    let node = |(key, node): (&String, &ChainNode)| {
+        let mut shown = serde_json::to_value(node).unwrap();
+        let fields = shown.as_object_mut().unwrap();
+        fields.retain(|name, _| name != "Type" && name != "Name");
+        format!("{key} {shown}")
+    };
+    let target = |(key, target): (&String, &ChainTarget)| {
+        let mut shown = serde_json::to_value(target).unwrap();
+        let fields = shown.as_object_mut().unwrap();
+        fields.retain(|name, value| {
+            !matches!(name.as_str(), "ID" | "Namespace" | "Partition" | "Name")
+                && value.as_object().is_none_or(|it| !it.is_empty())
+        });
+        format!("target {key} {shown}")
+    };
+    let nodes = chain.nodes.iter().map(node);
+    std::iter::once(head.to_string()).chain(nodes).chain(chain.targets.iter().map(target)).collect()
 }
 
 /// What an instance says as a proxy, beyond what it stands before.

@@ -2,6 +2,7 @@
 //!
 //! A transaction is one line, its operations apart by ` ; `: `txn set a 1 ; check-index b index=3 ; node-get n1`.
 
+use lictor_types::command::BoundedSession;
 use lictor_types::session::{ServiceCheck, SessionBehavior, SessionDestroy};
 use lictor_types::transaction::{
     CheckOperation, KvOperation, NodeOperation, RowVerb, ServiceOperation, TransactionKvVerb, TransactionOperation,
@@ -25,7 +26,14 @@ pub(super) fn command_of(arguments: &Arguments<'_>, line: &str) -> Option<Comman
     let first = arguments.word(1);
     let session = || arguments.named.get("session").copied().unwrap_or_default().to_owned();
     Some(match arguments.word(0) {
-        "create-session" => Command::SessionCreate(new_session(first, arguments)),
+        // create-session ID [least=SECONDS] ...
+        "create-session" => match arguments.number("least") {
+            None => Command::SessionCreate(new_session(first, arguments)),
+            Some(least) => Command::SessionCreateWithin(BoundedSession {
+                session: new_session(first, arguments),
+                ttl_min_nanos: least * 1_000_000_000,
+            }),
+        },
         "destroy" => Command::SessionDestroy(SessionDestroy {
             id: first.into(),
             authorized_node: arguments.named.get("seen").map(|node| (*node).to_owned()),

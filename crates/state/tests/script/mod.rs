@@ -160,11 +160,14 @@ fn secret(asker: &str) -> Option<[u8; 32]> {
     (asker != "anonymous").then(|| lookup(asker))
 }
 
-/// `merge`, `near=NODE` and, as the last of the line, `filter=EXPRESSION` choose among the rows of a question.
+/// `merge`, `near=NODE`, `near=@ADDRESS` and, as the last of the line, `filter=EXPRESSION` choose among the rows of a question.
 fn query_of(line: &str) -> Option<Query> {
     let (line, filter) = line.split_once(" filter=").unwrap_or((line, ""));
     let arguments = Arguments::new(line);
-    let near = arguments.named.get("near").map(|node| Near::Node((*node).to_owned()));
+    let near = arguments.named.get("near").map(|node| match node.strip_prefix('@') {
+        Some(address) => Near::Address(address.to_owned()),
+        None => Near::Node((*node).to_owned()),
+    });
     let query = plain_query_of(line)?;
     let merge = arguments.has("merge").then_some(Merge::CentralConfig);
     if filter.is_empty() && near.is_none() && merge.is_none() {

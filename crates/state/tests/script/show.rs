@@ -82,6 +82,8 @@ fn rows(answer: &Answer) -> Vec<String> {
         | Answer::GatewayServices(_)
         | Answer::VirtualAddress(_)
         | Answer::AddressNames(_)
+        | Answer::DiscoveryChain(_)
+        | Answer::ExportedServices(_)
         | Answer::Completed(_) => super::config::rows(answer),
         Answer::ServiceIntentionsList(entries) => entries.iter().flat_map(entry_rows).collect(),
     }

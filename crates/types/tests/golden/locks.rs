@@ -1,5 +1,6 @@
 //! Sessions, locks and transactions.
 
+use lictor_types::command::BoundedSession;
 use lictor_types::session::{ServiceCheck, SessionBehavior, SessionDestroy};
 use lictor_types::transaction::{
     CheckOperation, KvOperation, NodeOperation, RowVerb, ServiceOperation, TransactionError, TransactionKvVerb,
@@ -97,6 +98,8 @@ fn outcome() -> TransactionOutcome {
 fn sessions_and_locks() {
     let kv = |verb| Command::Kv(KvCommand { verb, key: "a".into(), value: b"1".to_vec(), flags: 7 });
     check("command-session-create", Command::SessionCreate(session()));
+    let bounded = BoundedSession { session: session(), ttl_min_nanos: 5_000_000_000 };
+    check("command-session-create-within", Command::SessionCreateWithin(bounded));
     check(
         "command-session-destroy",
         Command::SessionDestroy(SessionDestroy { id: "s".into(), authorized_node: Some("n1".into()) }),
