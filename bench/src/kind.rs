@@ -142,7 +142,9 @@ fn registration(number: u64) -> Bytes {
 
 fn agent_registration(number: u64) -> Bytes {
     let (id, port) = (number % AGENT_REGISTRATIONS, 1 + number / AGENT_REGISTRATIONS % 65_000);
-    json!({ "ID": format!("own-{id}"), "Name": format!("own-{}", id % 20), "Port": port, "Tags": ["a"] }).to_string().into()
+    json!({ "ID": format!("own-{id}"), "Name": format!("own-{}", id % 20), "Port": port, "Tags": ["a"] })
+        .to_string()
+        .into()
 }
 
 fn agent_instance(number: u64) -> Bytes {

@@ -95,7 +95,9 @@ fn start(programs: &Programs, system: System, base: &Path, number: u32) -> anyho
     arguments.extend(["-log-level=warn".to_owned(), limit.to_owned()]);
     arguments.extend(group.servers.iter().map(|it| format!("-retry-join={}", it.address)));
     let agent = group.beside("client", &address, &arguments)?;
-    eventually("the client agent knows a leader", || once(&agent.http(), "GET", "/v1/kv/?keys&consistent", Vec::new()))?;
+    eventually("the client agent knows a leader", || {
+        once(&agent.http(), "GET", "/v1/kv/?keys&consistent", Vec::new())
+    })?;
     Ok(Behind { agent, group })
 }
 

@@ -147,9 +147,9 @@ pub(super) mod tests {
         for json in [false, true] {
             let lines = lines_of(json, || {
                 for _ in 0..500 {
-                    tracing::warn!(target: "openraft::replication", "stalled");
+                    tracing::warn!(target: "a_library::replication", "stalled");
                 }
-                tracing::warn!(target: "openraft::replication", "another place");
+                tracing::warn!(target: "a_library::replication", "another place");
                 for number in 0..300 {
                     tracing::debug!(target: "lictor_server", number, "asked for");
                 }
