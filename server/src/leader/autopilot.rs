@@ -177,7 +177,8 @@ mod tests {
     fn who_is_silent_far_behind_or_no_living_member_is_not_healthy() {
         let (own, id) = (ServerId([1; 16]), ServerId([2; 16]));
         let server = raft::Member { id, server: raft::Server { name: "s2".into(), address: "10.0.0.2:8300".into() } };
-        let config = AutopilotConfig { last_contact_threshold_millis: 200, max_trailing_logs: 250, ..Default::default() };
+        let config =
+            AutopilotConfig { last_contact_threshold_millis: 200, max_trailing_logs: 250, ..Default::default() };
         let member = |status| Member {
             name: "s2".parse().unwrap(),
             id: id.to_string(),
