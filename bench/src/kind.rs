@@ -15,6 +15,11 @@ pub(crate) const KEYS: u64 = 1000;
 pub(crate) const VALUE_BYTES: usize = 256;
 /// Services that are registered and registered again, each time with another port.
 const REGISTRATIONS: u64 = 10_000;
+/// Instances of one agent that are registered and registered again.
+const AGENT_REGISTRATIONS: u64 = 200;
+/// Checks of one agent that pass.
+pub(crate) const AGENT_CHECKS: u64 = 20;
+const AGENT_REGISTER: &str = "/v1/agent/service/register";
 /// Nodes that carry the instances of a service.
 const NODES: u64 = 250;
 const VALUE: Bytes = Bytes::from_static(&[b'v'; VALUE_BYTES]);
@@ -35,6 +40,12 @@ pub(crate) enum Kind {
         services: u64,
         prefix: &'static str,
     },
+    /// Registers an instance at a client agent, or changes it.
+    AgentRegister,
+    /// Registers an instance with a TTL check at a client agent.
+    AgentInstance,
+    /// Says that such a check passes.
+    AgentPass,
     /// The passing instances of a service that has so many.
     Health {
         service: &'static str,
@@ -53,6 +64,9 @@ impl Kind {
             Self::GetStale => "GET ?stale",
             Self::Register => "catalog registration",
             Self::Instance { .. } => "registration of an instance",
+            Self::AgentRegister => "agent registration",
+            Self::AgentInstance => "agent registration with a check",
+            Self::AgentPass => "pass of a TTL check",
             Self::Health { .. } => "health read",
         }
     }
@@ -82,6 +96,9 @@ impl Kind {
             Self::Instance { services, prefix } => {
                 ("PUT", "/v1/catalog/register".to_owned(), instance(prefix, services, number))
             }
+            Self::AgentRegister => ("PUT", AGENT_REGISTER.to_owned(), agent_registration(number)),
+            Self::AgentInstance => ("PUT", AGENT_REGISTER.to_owned(), agent_instance(number)),
+            Self::AgentPass => ("PUT", format!("/v1/agent/check/pass/ttl-{}", number % AGENT_CHECKS), Bytes::new()),
             Self::Health { service, .. } => ("GET", format!("/v1/health/service/{service}?passing"), Bytes::new()),
         };
         Ok(Request::builder().method(method).uri(path).header("Host", address).body(Full::new(body))?)
@@ -104,6 +121,7 @@ impl Kind {
                 // etcd answers a put with a header alone; that it went well was seen before.
                 Self::Put | Self::PutNew if door == Door::Grpc => true,
                 Self::Put | Self::PutNew | Self::Register | Self::Instance { .. } => body.trim_ascii() == b"true",
+                Self::AgentRegister | Self::AgentInstance | Self::AgentPass => body.is_empty(),
                 Self::Get | Self::GetConsistent | Self::GetStale => body.len() > VALUE_BYTES,
                 Self::Health { instances, .. } => body.len() > instances * 512,
             }
@@ -120,6 +138,17 @@ fn registration(number: u64) -> Bytes {
         "Service": {"ID": format!("external-{id}"), "Service": format!("external-{}", id % 100), "Port": port, "Tags": ["a"]},
     });
     body.to_string().into()
+}
+
+fn agent_registration(number: u64) -> Bytes {
+    let (id, port) = (number % AGENT_REGISTRATIONS, 1 + number / AGENT_REGISTRATIONS % 65_000);
+    json!({ "ID": format!("own-{id}"), "Name": format!("own-{}", id % 20), "Port": port, "Tags": ["a"] }).to_string().into()
+}
+
+fn agent_instance(number: u64) -> Bytes {
+    let id = number % AGENT_CHECKS;
+    let check = json!({ "CheckID": format!("ttl-{id}"), "TTL": "1h", "Status": "passing" });
+    json!({ "ID": format!("beat-{id}"), "Name": "beat", "Port": 80, "Check": check }).to_string().into()
 }
 
 fn instance(prefix: &str, services: u64, number: u64) -> Bytes {

@@ -21,6 +21,8 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lictor_runtime::{Rng, SeededRng, SystemRng};
@@ -33,6 +35,8 @@ pub const SEEDS_MAX: usize = 4096;
 const CHANGES_MAX: u64 = 8;
 /// Tries to make an input smaller that was found.
 const SHRINKS_MAX: usize = 5_000;
+/// An input that is under way for so long is as bad as one that ends the reader.
+const INPUT_LIMIT: Duration = Duration::from_secs(20);
 /// Numbers that lie at the edges of what fields hold.
 const EDGES: [u64; 16] = [
     0,
@@ -81,6 +85,15 @@ impl Target<'_> {
         let seconds = variable("LICTOR_FUZZ_SECONDS");
         let first =
             variable("LICTOR_FUZZ_SEED").unwrap_or(if seconds.is_some() { SystemRng.next_u64() >> 1 } else { 0 });
+        println!("fuzz {}: from seed {first}", self.name);
+        let watched = Arc::new(Watched::default());
+        let (_running, ended) = channel();
+        let (name, watching) = (self.name.to_owned(), Arc::clone(&watched));
+        std::thread::spawn(move || watching.watch(&name, &ended));
+        let case = |input: &[u8]| {
+            watched.begins(input);
+            case(input)
+        };
         let mut seeds = self.seeds.clone();
         seeds.extend(corpus(self.name));
         let mut seen = HashSet::new();
@@ -120,6 +133,40 @@ impl Target<'_> {
                 eprintln!("keep it: echo {hex} > fuzz/corpus/{}/SAY-WHAT-IT-IS.hex", self.name);
                 std::panic::resume_unwind(panic)
             }
+        }
+    }
+}
+
+/// Shows an input that was found.
+fn show(name: &str, input: &[u8]) {
+    let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+    eprintln!("{:?}", String::from_utf8_lossy(input));
+    eprintln!("keep it: echo {hex} > fuzz/corpus/{name}/SAY-WHAT-IT-IS.hex");
+}
+
+/// The input that is under way, for who looks whether it ends.
+#[derive(Default)]
+struct Watched(Mutex<(u64, Vec<u8>)>);
+
+impl Watched {
+    fn begins(&self, input: &[u8]) {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.0 += 1;
+        watched.1.clear();
+        watched.1.extend_from_slice(input);
+    }
+
+    /// Ends the process when an input takes too long: nothing else ends a reader that goes round for ever.
+    fn watch(&self, name: &str, ended: &Receiver<()>) {
+        let mut before = 0;
+        while ended.recv_timeout(INPUT_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if watched.0 == before {
+                eprintln!("fuzz {name}: an input took longer than {} s:", INPUT_LIMIT.as_secs());
+                show(name, &watched.1);
+                std::process::exit(101);
+            }
+            before = watched.0;
         }
     }
 }

@@ -3,13 +3,15 @@
 //! ```text
 //! systems: processes ─> cluster: interleaved rounds ┐
 //!                       failover: kill -9           ├─> results ─> tables, with the targets of rows
-//!                       single: start and memory    ┘
+//!                       single: start and memory    │
+//!                       agent: a client agent       ┘
 //! ```
 //!
 //! Invariants
 //! - All three keep their data on the same disk, which is not memory, and what shows that they sync is printed.
 //! - Consul is tuned, etcd is asked by gRPC. What one system does not have stays empty instead of being imitated.
 
+mod agent;
 mod cluster;
 pub(crate) mod dns;
 mod failover;
@@ -114,7 +116,8 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     let (progress, mut results) = (Progress(Instant::now()), Results::default());
     let finished = cluster::run(&plan, &programs, directory.path(), &mut results, &progress)
         .and_then(|()| failover::run(&plan, &programs, directory.path(), &mut results, &progress))
-        .and_then(|()| single::run(&plan, &programs, directory.path(), &mut results, &progress));
+        .and_then(|()| single::run(&plan, &programs, directory.path(), &mut results, &progress))
+        .and_then(|()| agent::run(&plan, &programs, directory.path(), &mut results, &progress));
     let after = disk::sync_time(directory.path())?;
     println!(
         "{} rounds of {} s, {} kills; append of 512 bytes and fdatasync in {}: {before:?} before and {after:?} after (p50); \

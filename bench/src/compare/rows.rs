@@ -6,6 +6,8 @@ pub(crate) enum Unit {
     PerSecond,
     Millis,
     Seconds,
+    /// Of one core.
+    Percent,
     /// 1,000,000 bytes
     Megabytes,
     /// 1,000 bytes
@@ -18,6 +20,7 @@ impl Unit {
             Self::PerSecond => format!("{value:.0}/s"),
             Self::Millis => format!("{value:.2} ms"),
             Self::Seconds => format!("{value:.2} s"),
+            Self::Percent => format!("{value:.2} %"),
             Self::Megabytes => format!("{value:.1} MB"),
             Self::Kilobytes => format!("{value:.1} kB"),
         }
@@ -50,6 +53,8 @@ pub(crate) enum Setting {
     Failover,
     /// One server, freshly started.
     Single,
+    /// A client agent with three servers behind it.
+    Agent,
 }
 
 /// One row.
@@ -66,8 +71,8 @@ const fn row(name: &'static str, title: &'static str, unit: Unit, target: Target
     Row { name, title, unit, target, setting }
 }
 
-use Setting::{Cluster, Failover, Single};
-use Unit::{Kilobytes, Megabytes, Millis, PerSecond, Seconds};
+use Setting::{Agent, Cluster, Failover, Single};
+use Unit::{Kilobytes, Megabytes, Millis, PerSecond, Percent, Seconds};
 
 /// All of them, in the order of the table.
 pub(crate) const ROWS: &[Row] = &[
@@ -102,6 +107,10 @@ pub(crate) const ROWS: &[Row] = &[
     row("memory-keys", "resident memory, 100,000 keys of 256 bytes", Megabytes, Target::AtMost(80.0), Single),
     row("restart", "restart with 100,000 keys to a default read", Seconds, Target::AtMost(1.0), Single),
     row("memory-instances", "resident memory, 10,000 instances", Megabytes, Target::AtMost(40.0), Single),
+    row("agent-memory", "resident memory, client agent with 20 services and checks", Megabytes, Target::AtMost(15.0), Agent),
+    row("agent-rest", "the same agent at rest, of one core", Percent, Target::AtMost(0.5), Agent),
+    row("agent-register", "registration at a client agent, 32 connections", PerSecond, Target::Consul(10.0), Agent),
+    row("agent-ttl", "pass of a TTL check at a client agent, 32 connections", PerSecond, Target::Consul(10.0), Agent),
 ];
 
 /// The row of this name.

@@ -140,6 +140,11 @@ impl Group {
         Process::start(&self.program, &self.directory, &name, address, &self.arguments[place])
     }
 
+    /// Starts another process of the same program, with the same shared state.
+    pub(crate) fn beside(&self, name: &str, address: &str, arguments: &[String]) -> anyhow::Result<Process> {
+        Process::start(&self.program, &self.directory, name, address, arguments)
+    }
+
     /// Starts a server again that was killed, with its data.
     pub(crate) fn restart(&mut self, place: usize) -> anyhow::Result<()> {
         let address = self.servers[place].address.clone();
