@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
 use lictor_runtime::Tasks;
+use tokio::task::JoinSet;
 
 use crate::connection::{ANSWER_LIMIT, Connection, Door, runtime};
 use crate::kind::Kind;
@@ -70,8 +71,16 @@ impl Load {
             let threads: Vec<_> = shares(self.connections)
                 .map(|share| {
                     scope.spawn(move || -> anyhow::Result<Vec<Taken>> {
-                        let all = join_all((0..share).map(|_| self.keep_asking(start)));
-                        Ok(runtime()?.block_on(all))
+                        Ok(runtime()?.block_on(async {
+                            // A task for each: one future of all would read every answer before it asks again, and then
+                            // the server rests while this thread works, and this thread while the server does.
+                            let mut all = JoinSet::new();
+                            for _ in 0..share {
+                                let load = self.clone();
+                                all.spawn(async move { load.keep_asking(start).await });
+                            }
+                            all.join_all().await
+                        }))
                     })
                 })
                 .collect();

@@ -161,13 +161,19 @@ pub(crate) fn compare(
     report.fields += places.len();
     for place in places {
         let (kind, detail) = match (theirs.get(place), ours.get(place)) {
-            (Some(theirs), Some(ours)) if theirs == ours => continue,
+            (Some(theirs), Some(ours)) if theirs == ours || are_one_number(theirs, ours) => continue,
             (Some(theirs), Some(ours)) => (Kind::Value, format!("Consul: {theirs}; ours: {ours}")),
             (Some(theirs), None) => (Kind::Missing, format!("Consul: {theirs}")),
             (None, ours) => (Kind::Extra, format!("ours: {}", ours.map_or("", String::as_str))),
         };
         report.differences.push(Difference { kind, request: request.to_owned(), field: place.clone(), detail });
     }
+}
+
+/// Whether both are numbers, and one as large as the other: JSON does not tell `0` from `0.0`.
+fn are_one_number(one: &str, other: &str) -> bool {
+    let number = |text: &str| text.parse::<f64>().ok();
+    number(one).is_some_and(|one| Some(one) == number(other))
 }
 
 /// A line of the list: a difference that is meant, and why.
