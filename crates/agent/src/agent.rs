@@ -72,6 +72,8 @@ pub struct AgentIdentity {
     pub server_port: u16,
     /// The LAN gossip port, which Consul's API shows; 0 without gossip.
     pub serf_lan_port: u16,
+    /// The WAN gossip port of a server, if it is on.
+    pub serf_wan_port: Option<u16>,
     /// The DNS domain, with a dot at its end.
     pub domain: String,
     /// Tokens are asked for.
@@ -102,6 +104,7 @@ impl AgentIdentity {
             address: config.addresses.advertise.to_string(),
             server_port: config.ports.server,
             serf_lan_port: config.ports.serf_lan.unwrap_or(0),
+            serf_wan_port: config.gossip.wan.map(|pool| pool.advertise.port()),
             domain: config.dns.domain.clone(),
             acl_enabled: config.acl.enabled,
             default_allow: config.acl.default_allow,
@@ -134,6 +137,7 @@ impl AgentIdentity {
         .into();
         if self.server {
             tags.insert("port".into(), self.server_port.to_string());
+            tags.extend(self.serf_wan_port.map(|port| ("wan_join_port".into(), port.to_string())));
             tags.insert("raft_vsn".into(), "3".into());
             tags.insert("acls".into(), if self.acl_enabled { "1" } else { "0" }.into());
             if self.bootstrap_expect == 1 {

@@ -121,6 +121,7 @@ fn identity() -> AgentIdentity {
         address: "127.0.0.1".into(),
         server_port: 8300,
         serf_lan_port: 8301,
+        serf_wan_port: None,
         domain: "consul.".into(),
         acl_enabled: false,
         default_allow: true,

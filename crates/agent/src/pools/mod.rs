@@ -19,7 +19,7 @@ mod upkeep;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lictor_gossip::{Config as MemberConfig, Gossip, GossipError, RecordPool, Settings, StartError, Tags};
+use lictor_gossip::{Config as MemberConfig, Gossip, GossipError, RecordPool, Settings, StartError};
 use lictor_runtime::fs::{Fs, RealFs};
 use lictor_runtime::{Resolver, Rng, Tasks};
 use lictor_types::Member;
@@ -221,7 +221,7 @@ impl Setup {
         let gossip = Gossip::start(
             Settings {
                 config: MemberConfig {
-                    tags: self.tags(kind),
+                    tags: identity.member().tags.into_iter().collect(),
                     keyring: keys.keyring(kind)?,
                     verify_incoming: self.config.verify_incoming,
                     verify_outgoing: self.config.verify_outgoing,
@@ -245,13 +245,5 @@ impl Setup {
         let encrypted = keys.is_encrypted();
         tracing::info!(pool = ?kind, address = %gossip.address(), encrypted, "gossip is open");
         Ok(gossip)
-    }
-
-    fn tags(&self, kind: PoolKind) -> Tags {
-        let mut tags: Tags = self.identity.member().tags.into_iter().collect();
-        if let (PoolKind::Lan, Some(wan)) = (kind, self.config.wan) {
-            tags.insert("wan_join_port".into(), wan.advertise.port().to_string());
-        }
-        tags
     }
 }
