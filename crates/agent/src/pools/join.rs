@@ -34,7 +34,9 @@ pub(super) async fn keep_joined(pools: Arc<Pools>, agent: Arc<Agent>, fatal: wat
     let pause = RetryPause { shortest: FIRST_PAUSE, longest: join.retry_interval };
     let (mut failures, mut joined) = (0, false);
     loop {
-        if !is_alone(&pool).await {
+        // A client among clients alone is as good as alone.
+        let is_found = !is_alone(&pool).await && (agent.identity.server || pools.hears_a_server().await);
+        if is_found {
             if failures > 0 || !joined {
                 tracing::info!("this agent is in the gossip pool");
             }
@@ -65,17 +67,15 @@ pub(super) async fn keep_joined(pools: Arc<Pools>, agent: Arc<Agent>, fatal: wat
     }
 }
 
-/// First those whom the configuration names; then a server, where it would gossip if its port is ours; then whom the servers
-/// know.
+/// First those whom the configuration names; then the servers, where they would gossip if their port is ours; then whom the
+/// servers know. All servers at once: who comes later joins all that were there before, so no two pools form side by side.
 async fn look_for_others(pools: &Pools, agent: &Agent, join: &Join) -> Result<usize, GossipError> {
     let attempted = attempt(pools, &join.retry_join).await;
     if attempted.is_ok() {
         return attempted;
     }
-    let count = join.servers.len() as u64;
-    let server = join.servers.get(agent.rng.below(count.max(1)) as usize);
-    let host = server.and_then(|address| address.rsplit_once(':')).map(|(host, _)| host.to_owned());
-    let joined = attempt(pools, host.as_slice()).await;
+    let hosts = join.servers.iter().filter_map(|address| address.rsplit_once(':')).map(|(host, _)| host.to_owned());
+    let joined = attempt(pools, &hosts.collect::<Vec<_>>()).await;
     if joined.is_ok() {
         return joined;
     }
