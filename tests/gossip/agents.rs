@@ -76,6 +76,14 @@ async fn agents_and_a_real_serf_share_members_events_deaths_goodbyes_and_keys() 
         assert_eq!(seen.tags["role"], if name == "c1" { "node" } else { "consul" });
         eventually("agents see each other", NEWS, || shows(&client, name, 1, &[])).await;
     }
+    // By each one's own pool, not by what the servers tell: a start once left two pools side by side.
+    for one in cluster.servers.iter().chain([&cluster.client]).map(lictor_tests::Agent::client) {
+        eventually("there is one pool", NEWS, async || {
+            let own = get(&one, "/v1/agent/self", &[]).await?["Stats"]["serf_lan"]["members"].clone();
+            if own == "5" { Ok(()) } else { Err(format!("{own} members in the pool of this agent")) }
+        })
+        .await;
+    }
     let tags = eventually("the agents see serf", NEWS, || shows(&server, "serf-1", 1, &[])).await;
     assert_eq!(tags["role"], "web");
     is_no_node(&server, "serf-1").await.expect("what is no agent of the datacenter is no node");
