@@ -123,14 +123,9 @@ impl Target<'_> {
             Ok(said) => said,
             Err(panic) => {
                 let smallest = shrunk(input, |input| catch_unwind(AssertUnwindSafe(|| case(input))).is_err());
-                let hex: String = smallest.iter().map(|byte| format!("{byte:02x}")).collect();
-                eprintln!(
-                    "fuzz {}: {what} breaks a promise, and so does this, of {} bytes:",
-                    self.name,
-                    smallest.len()
-                );
-                eprintln!("{:?}", String::from_utf8_lossy(&smallest));
-                eprintln!("keep it: echo {hex} > fuzz/corpus/{}/SAY-WHAT-IT-IS.hex", self.name);
+                let bytes = smallest.len();
+                eprintln!("fuzz {}: {what} breaks a promise, and so does this, of {bytes} bytes:", self.name);
+                show(self.name, &smallest);
                 std::panic::resume_unwind(panic)
             }
         }

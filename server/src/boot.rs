@@ -321,7 +321,6 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
         pools: Arc::clone(&pools),
     });
     pools.follow(&agent, None, &core.fatal);
-    tasks.spawn(Arc::clone(&pools).catch_up_with_the_leaders_keys(Arc::clone(&agent)));
     // Servers are few: theirs is the shortest interval, however large the cluster.
     local.keep_in_sync(agent.datacenter.clone(), core.elections(tasks), tokio::sync::watch::channel(0).1);
     let doors = doors::open(&agent, Some(https), tasks).await?;
@@ -374,7 +373,7 @@ fn core_settings(
             default_intention_allow: config.default_intention_allow,
             equality: EqualitySettings::default(),
             session_ttl_min: config.session_ttl_min,
-            reconnect_timeout: config.reconnect_timeout,
+            reconnect_timeout: config.gossip.reconnect_timeout,
         },
         authorizer: Authorizer { acl_enabled: config.acl.enabled, default_allow: config.acl.default_allow },
         founding: Founding {

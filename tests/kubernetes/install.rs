@@ -1,6 +1,10 @@
 //! The node, the images, the chart, the datacenter; and at the end their removal.
 
-use std::{env, process::Command};
+use std::{
+    env,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -149,7 +153,22 @@ pub(crate) fn datacenter(scene: &mut Scene) -> Outcome {
     if peers.as_array().map(Vec::len) != Some(3) {
         return Err(format!("three servers were asked for; /v1/status/peers says {peers}"));
     }
-    Ok(())
+    wait_for_encrypted_gossip(scene)
+}
+
+/// Until the three servers gossip, encrypted though nobody configured a key.
+fn wait_for_encrypted_gossip(scene: &mut Scene) -> Outcome {
+    let begun = Instant::now();
+    loop {
+        let pool = scene.ask("/v1/agent/self")?["Stats"]["serf_lan"].take();
+        if pool["members"] == "3" && pool["encrypted"] == "true" {
+            return Ok(());
+        }
+        if begun.elapsed() > seconds(20) {
+            return Err(format!("three servers in an encrypted gossip pool were wanted; /v1/agent/self says {pool}"));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Until the operator calls the datacenter ready, with all of its servers.

@@ -114,8 +114,6 @@ pub struct Config {
     pub autopilot: Autopilot,
     /// The shortest TTL that a session may have.
     pub session_ttl_min: Duration,
-    /// How long a member that failed may come back before it is forgotten.
-    pub reconnect_timeout: Duration,
     /// Nobody is told where nodes are in the space of round-trip times.
     pub disable_coordinates: bool,
     /// The mesh is on.

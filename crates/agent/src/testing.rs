@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lictor_runtime::transport::{Accepted, Boxed, SharedTransport, Transport};
-use lictor_runtime::{PeerIdentity, Rng, SeededRng, Stream, SystemRng, Tasks};
+use lictor_runtime::{PeerIdentity, Rng, SeededRng, Stream, Tasks};
 use parking_lot::Mutex;
 
 use crate::rpc::{Handler, serve_connection};
@@ -55,26 +54,15 @@ impl Transport for Network {
     }
 }
 
-/// Runs `case` with a seed of its own `cases` times; with `LICTOR_FUZZ_SECONDS` set, for so many seconds from a random seed. A case
-/// that fails prints its seed.
+/// Runs `case` with a seed of its own `cases` times. A case that fails prints its seed.
 pub(crate) fn random_cases(cases: u64, mut case: impl FnMut(&dyn Rng)) {
-    let longer = std::env::var("LICTOR_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    let begin = std::time::Instant::now();
-    let first = if longer.is_some() { SystemRng.next_u64() >> 1 } else { 0 };
-    let mut seed = first;
-    loop {
-        let over = longer.map_or(seed - first >= cases, |longer| begin.elapsed() >= longer);
-        if over {
-            println!("{} cases from seed {first}", seed - first);
-            return;
-        }
+    for seed in 0..cases {
         let rng = SeededRng::new(seed);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&rng)));
         if let Err(panic) = result {
             eprintln!("the case of seed {seed} fails");
             std::panic::resume_unwind(panic);
         }
-        seed += 1;
     }
 }
 

@@ -161,12 +161,14 @@ impl MemberTable {
         self.changed.notify_one();
     }
 
-    /// Counts a member that has failed as left; whether it is known at all. One that is alive would say so again at once, so
-    /// it stays as it is.
+    /// Counts a member that has failed as left; whether it is known at all, if by gossip alone. One that is alive would say
+    /// so again at once, so it stays as it is.
     pub(crate) fn force_left(&self, node: &str) -> bool {
         let mut members = self.members.lock();
         let found = members.values_mut().find(|heard| heard.member.name.as_str().eq_ignore_ascii_case(node));
-        let Some(heard) = found else { return false };
+        let Some(heard) = found else {
+            return self.told.lock().keys().any(|name| name.as_str().eq_ignore_ascii_case(node));
+        };
         if heard.member.status == MemberStatus::Failed {
             heard.member.status = MemberStatus::Left;
             self.changed.notify_one();

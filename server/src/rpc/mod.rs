@@ -185,6 +185,8 @@ mod tests {
         assert!(admit(&client, &request(Operation::Probe, false)).is_err());
         assert!(admit(&client, &request(Operation::LeaveRaft("x".into()), false)).is_err());
         assert!(admit(&client, &request(Operation::Standing("x".into()), false)).is_err());
+        let keys_of = |node: &str| request(Operation::GossipKeys(node.parse().unwrap()), false);
+        assert!(admit(&client, &keys_of("a")).is_ok() && admit(&client, &keys_of("b")).is_err());
         let asked = StateHash { index: Index(1), hash: 1, leader: "s1".into(), wait_millis: 1 };
         assert!(admit(&client, &request(Operation::CompareState(asked.clone()), false)).is_err());
         assert!(admit(&PeerIdentity::Server, &request(Operation::CompareState(asked), true)).is_ok());

@@ -30,9 +30,6 @@ const QUERY_TIME_MAX: Duration = Duration::from_secs(3600);
 /// The shortest TTL that sessions may be allowed to have.
 const SESSION_TTL_LEAST: Duration = Duration::from_secs(1);
 
-/// How long a failed member may come back, unless it is configured.
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(72 * 3600);
-
 /// Builds the configuration and says what is wrong or doubtful in it. None only when something is wrong.
 pub(super) fn build(
     root: &Map<String, Value>,
@@ -90,7 +87,6 @@ pub(super) fn build(
         skip_leave_on_interrupt: keys.flag("skip_leave_on_interrupt").unwrap_or(server),
         autopilot: autopilot(&keys),
         session_ttl_min: session_ttl_min(&mut keys),
-        reconnect_timeout: keys.duration("reconnect_timeout").unwrap_or(RECONNECT_TIMEOUT),
         disable_coordinates: keys.flag("disable_coordinates").unwrap_or(false),
         connect_enabled: keys.flag("connect.enabled").unwrap_or(true),
         ui_enabled: keys.flag("ui_config.enabled").unwrap_or(dev),

@@ -22,6 +22,8 @@ pub struct GossipConfig {
     pub lan: Option<PoolConfig>,
     /// The pool of all servers; none for clients, or when `ports.serf_wan` is off.
     pub wan: Option<PoolConfig>,
+    /// How long a failed member of the datacenter may come back before it is forgotten, whether or not it gossips.
+    pub reconnect_timeout: Duration,
     /// With what packets are encrypted.
     pub encryption: GossipEncryption,
     /// Whether what comes in must be encrypted, given keys.
@@ -118,6 +120,7 @@ pub(super) fn gossip(keys: &mut Keys<'_>, server: bool, bound: (IpAddr, IpAddr),
     GossipConfig {
         lan: pool(lan_bind, advertise, ports.serf_lan, lan_timing),
         wan: pool(wan_bind, advertise_wan, ports.serf_wan.filter(|_| server), wan_timing),
+        reconnect_timeout: lan_timing.reconnect_timeout,
         encryption: encryption(keys, bind),
         verify_incoming: keys.flag("encrypt_verify_incoming").unwrap_or(true),
         verify_outgoing: keys.flag("encrypt_verify_outgoing").unwrap_or(true),

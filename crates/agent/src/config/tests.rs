@@ -361,7 +361,7 @@ fn limits_watches_and_what_http_adds_are_read_and_checked() {
         discovery_max_stale = "3s"
         locality { region = "eu" zone = "eu-1" }"#;
     let others = load(&[LOOPBACK, others]).unwrap();
-    assert_eq!((others.session_ttl_min.as_secs(), others.reconnect_timeout.as_secs()), (5, 9 * 3600));
+    assert_eq!((others.session_ttl_min.as_secs(), others.gossip.reconnect_timeout.as_secs()), (5, 9 * 3600));
     assert!(others.disable_coordinates && others.ignored.is_empty(), "{:?}", others.ignored);
     assert_eq!(others.limits.discovery_max_stale.as_secs(), 3);
     assert_eq!(others.locality.map(|it| (it.region, it.zone)), Some(("eu".into(), "eu-1".into())));

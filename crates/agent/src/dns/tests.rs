@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Asked, ResponseCode};
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use lictor_runtime::{Rng, Tasks};
 use lictor_types::query::AddressNames;
@@ -330,17 +331,23 @@ fn no_packet_is_answered_with_more_than_its_room_or_ends_the_agent() {
     });
 }
 
-#[tokio::test]
-async fn a_client_subnet_is_told_that_the_answer_is_the_same_for_all() {
-    use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
-    let door = Door::of_instances(vec![row("a", "10.0.0.1", "", CheckStatus::Passing)]);
-    let mut request = question("web.service.consul.", RecordType::A);
+/// Asks for a client of 198.51.100.0/24; for which clients the answer says that it is.
+async fn ask_for_client(door: &Door, name: &str) -> ClientSubnet {
+    let mut request = question(name, RecordType::A);
     let mut edns = Edns::new();
     edns.options_mut().insert(EdnsOption::Subnet(ClientSubnet::new([198, 51, 100, 0].into(), 24, 0)));
     request.set_edns(edns);
-    let got = door.send(&request, Transport::Udp).await;
-    let edns = got.edns.unwrap();
-    let Some(EdnsOption::Subnet(subnet)) = edns.option(EdnsCode::Subnet) else { panic!("{edns:?}") };
+    let edns = door.send(&request, Transport::Udp).await.edns.unwrap();
+    match edns.option(EdnsCode::Subnet) {
+        Some(EdnsOption::Subnet(subnet)) => *subnet,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_client_subnet_is_told_that_the_answer_is_the_same_for_all() {
+    let door = Door::of_instances(vec![row("a", "10.0.0.1", "", CheckStatus::Passing)]);
+    let subnet = ask_for_client(&door, "web.service.consul.").await;
     assert_eq!((subnet.source_prefix(), subnet.scope_prefix()), (24, 0));
 }
 
@@ -423,7 +430,6 @@ async fn an_address_has_the_name_of_its_node() {
 
 #[tokio::test]
 async fn an_answer_that_is_of_a_client_is_told_to_be_of_its_subnet() {
-    use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
     use lictor_types::prepared_query::{PreparedQueryFound, PreparedService, QueryDns};
     let found = PreparedQueryFound {
         service: PreparedService { service: "web".into(), ..PreparedService::default() },
@@ -433,13 +439,7 @@ async fn an_answer_that_is_of_a_client_is_told_to_be_of_its_subnet() {
         distances: None,
     };
     let door = Door::with(Answer::PreparedQueryFound(Box::new(found)));
-    let mut request = question("geo.query.consul.", RecordType::A);
-    let mut edns = Edns::new();
-    edns.options_mut().insert(EdnsOption::Subnet(ClientSubnet::new([198, 51, 100, 0].into(), 24, 0)));
-    request.set_edns(edns);
-    let got = door.send(&request, Transport::Udp).await;
-    let edns = got.edns.unwrap();
-    let Some(EdnsOption::Subnet(subnet)) = edns.option(EdnsCode::Subnet) else { panic!("{edns:?}") };
+    let subnet = ask_for_client(&door, "geo.query.consul.").await;
     assert_eq!((subnet.source_prefix(), subnet.scope_prefix()), (24, 24));
     let client = |door: &Door| match door.double.asked.lock().reads.pop().unwrap().1 {
         Query::PreparedQueryExecute(execute) => execute.client,

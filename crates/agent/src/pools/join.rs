@@ -90,7 +90,7 @@ async fn attempt(pools: &Pools, addresses: &[String]) -> Result<usize, GossipErr
     pools.join(PoolKind::Lan, addresses).await
 }
 
-async fn is_alone(pool: &Gossip) -> bool {
+pub(super) async fn is_alone(pool: &Gossip) -> bool {
     // A pool that has stopped has nobody to look for.
     pool.with_core(|core, _| core.living_count() < 2).await.unwrap_or_default()
 }

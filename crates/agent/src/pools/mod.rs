@@ -153,6 +153,7 @@ impl Pools {
         if let Some(forwarder) = forwarder {
             tasks.spawn(upkeep::find_servers(Arc::clone(self), Arc::clone(agent), Arc::clone(forwarder)));
         }
+        tasks.spawn(Arc::clone(self).follow_the_leaders_keys(Arc::clone(agent)));
         tasks.spawn(join::keep_wan_joined(Arc::clone(self), Arc::clone(agent)));
         tasks.spawn(events::watch_name(Arc::clone(self), fatal.clone()));
     }
@@ -217,7 +218,6 @@ impl Setup {
             PoolKind::Lan => identity.node_name.to_string(),
             PoolKind::Wan => format!("{}.{}", identity.node_name, identity.datacenter),
         };
-        let file = |what: &str| Some(self.data_dir.as_ref()?.join(format!("{}.{what}", kind.file())));
         let gossip = Gossip::start(
             Settings {
                 config: MemberConfig {
@@ -231,9 +231,9 @@ impl Setup {
                     ..MemberConfig::new(name, pool.advertise)
                 },
                 bind: pool.bind,
-                snapshot: file("snapshot"),
+                snapshot: self.data_dir.as_ref().map(|it| it.join(format!("{}.snapshot", kind.file()))),
                 rejoin_after_leave: self.config.rejoin_after_leave,
-                keyring_file: file("keyring").filter(|_| self.config.keyring_file),
+                keyring_file: self.keyring_file(kind),
                 files: Arc::clone(&self.files),
                 rng: Arc::clone(&self.rng),
                 resolver: self.resolver.clone(),
