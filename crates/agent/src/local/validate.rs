@@ -111,6 +111,7 @@ impl ServiceDefinition {
         if [&self.address, &self.socket_path].iter().any(|text| text.len() > lictor_types::name::NAME_BYTES_MAX) {
             return Err(format!("an address has {} bytes at most", lictor_types::name::NAME_BYTES_MAX));
         }
+        self.to_node_service().map_err(|error| error.to_string())?.settled_port()?;
         match self.kind.as_str() {
             "" => Ok(()),
             KIND_CONNECT_PROXY => self.validate_proxy(),
@@ -125,7 +126,7 @@ impl ServiceDefinition {
         if self.proxy.destination_service_name.trim().is_empty() {
             return Err("Proxy.DestinationServiceName must be non-empty for Connect proxy services".into());
         }
-        if self.port == 0 && self.socket_path.is_empty() {
+        if self.port == 0 && self.ports.is_none() && self.socket_path.is_empty() {
             return Err("Port or SocketPath must be set for a Connect proxy".into());
         }
         if self.connect.native {
