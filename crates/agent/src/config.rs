@@ -394,7 +394,7 @@ pub struct Autopilot {
 /// Limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Open HTTP connections of one client address.
+    /// Open HTTP connections of one client address; 0 for no limit.
     pub http_max_conns_per_client: usize,
     /// Bytes of the largest value in the key/value store.
     pub kv_max_value_size: usize,
