@@ -161,7 +161,7 @@ fn old_names_work_and_are_warned_about() {
     .unwrap();
     assert_eq!(config.join.servers, ["a:8300"]);
     assert_eq!(config.rpc_tls.ca_file, Some(PathBuf::from("/ca")));
-    assert!(config.rpc_tls.verify_incoming);
+    assert!(config.https_tls.verify_incoming);
     assert_eq!(config.acl.initial_management.unwrap().secret, "root");
     assert!(config.warnings.iter().any(|warning| warning.contains("start_join is an old name, write retry_join")));
     assert!(
