@@ -37,12 +37,17 @@ pub(super) enum Concern {
     Everything,
 }
 
+/// Puts a change in force.
+type Apply = Box<dyn FnOnce(&Arc<Local>) -> Result<(), Refusal> + Send>;
+/// Says what a change comes to, once it is its turn.
+type Planner = Box<dyn FnOnce(&Arc<Local>) -> Result<Plan, Refusal> + Send>;
+
 /// What a change comes to.
 pub(super) struct Plan {
     /// What is written down first.
     pub(super) records: Vec<Record>,
     /// What puts it in force then.
-    pub(super) apply: Box<dyn FnOnce(&Arc<Local>) -> Result<(), Refusal> + Send>,
+    pub(super) apply: Apply,
 }
 
 impl Plan {
@@ -62,7 +67,7 @@ impl Plan {
 /// A change that waits for its turn.
 pub(super) struct Change {
     concerns: BTreeSet<Concern>,
-    plan: Box<dyn FnOnce(&Arc<Local>) -> Result<Plan, Refusal> + Send>,
+    plan: Planner,
     done: oneshot::Sender<Result<(), Refusal>>,
 }
 
