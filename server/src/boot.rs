@@ -353,6 +353,7 @@ fn core_settings(
         .advertise_server
         .clone()
         .unwrap_or_else(|| SocketAddr::new(config.addresses.advertise, rpc.port()).to_string());
+    let defaults = raft::Settings::default();
     CoreSettings {
         own: ServerAddress { id: identity.node_id.clone(), name: identity.node_name.clone(), address },
         member: identity.member(),
@@ -361,8 +362,10 @@ fn core_settings(
         raft: raft::Settings {
             datacenter: config.datacenter.clone(),
             raft_multiplier: config.performance.raft_multiplier,
+            snapshot_entries: config.raft.snapshot_threshold.map_or(defaults.snapshot_entries, u64::from),
+            kept_entries: config.raft.trailing_logs.map_or(defaults.kept_entries, u64::from),
             log: if config.data_dir.is_some() { LogOptions::default() } else { LogOptions::in_memory() },
-            ..raft::Settings::default()
+            ..defaults
         },
         server: ServerSettings {
             datacenter: config.datacenter.clone(),

@@ -68,6 +68,7 @@ pub use definition::{CheckDefinition, ConnectDefinition, ServiceDefinition};
 pub use expiry::{Expiries, Verdict};
 pub use health::ServiceHealth;
 pub(crate) use store::write_whole;
+pub(crate) use validate::validate_pairs;
 
 /// Instances that one agent holds.
 pub const SERVICES_MAX: usize = 8192;

@@ -22,6 +22,8 @@ mod gossip;
 mod locks;
 #[path = "golden/logins.rs"]
 mod logins;
+#[path = "golden/ports.rs"]
+mod ports;
 #[path = "golden/queries_and_events.rs"]
 mod queries_and_events;
 #[path = "golden/raft.rs"]

@@ -158,7 +158,7 @@ fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
             "BindAddr": config.addresses.bind.to_string(),
             "Bootstrap": identity.bootstrap_expect == 1,
             "BootstrapExpect": identity.bootstrap_expect,
-            "ConnectEnabled": config.connect_enabled,
+            "ConnectEnabled": true,
             "DNSDomain": identity.domain,
             "DNSPort": port(identity.dns_port),
             "DNSAllowStale": config.dns.allow_stale,

@@ -135,6 +135,7 @@ fn identity() -> AgentIdentity {
         http_port: Some(8500),
         https_port: None,
         dns_port: Some(8600),
+        reconnect_timeout: None,
         meta: BTreeMap::new(),
     }
 }
