@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lictor_filter::rows;
 use lictor_types::rpc::{Operation, Report, Status};
-use lictor_types::{Credential, Member, Refusal, Requirement, Resource};
+use lictor_types::{Member, Refusal, Requirement, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -77,7 +77,11 @@ async fn known_members(caller: &Caller) -> Result<Vec<Member>, Failure> {
     }
     let mut members: BTreeMap<_, _> =
         pools.members().await.into_iter().map(|member| (member.name.clone(), member)).collect();
-    match caller.operate(Operation::Members).await {
+    let told = match members.is_empty() {
+        true => caller.operate(Operation::Members).await,
+        false => caller.operate_soon(Operation::Members).await,
+    };
+    match told {
         Ok(Report::Members(told)) => {
             for member in told {
                 members.entry(member.name.clone()).or_insert(member);
@@ -112,10 +116,10 @@ pub(super) async fn this(caller: Caller) -> Answered {
     let agent = &caller.door.agent;
     caller.require(Requirement::read(Resource::Agent, agent.identity.node_name.as_str())).await?;
     // Without servers an agent can still say who it is.
-    let status = match agent.datacenter.operate(&Credential::anonymous(), Operation::Status).await {
+    let status = match caller.operate_soon(Operation::Status).await {
         Ok(Report::Status(status)) => Ok(status),
         Ok(_) => return Err(Failure::unexpected_answer()),
-        Err(refusal) => Err(refusal),
+        Err(Failure(refusal)) => Err(refusal),
     };
     let mut description = description(agent, &status);
     for (name, pool) in [("serf_lan", agent.pools.lan()), ("serf_wan", agent.pools.wan())] {

@@ -58,6 +58,7 @@ mod txn;
 #[cfg(test)]
 mod upkeep_tests;
 mod usage;
+mod verdicts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,7 @@ use crate::agent::Agent;
 struct Door {
     agent: Arc<Agent>,
     leaves: leaf::Leaves,
+    verdicts: verdicts::Verdicts,
 }
 
 impl Door {
