@@ -33,6 +33,7 @@ mod target;
 mod thresholds;
 mod trust;
 mod validate;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,7 @@ pub use expiry::{Expiries, Verdict};
 pub use health::ServiceHealth;
 pub(crate) use store::write_whole;
 pub(crate) use validate::validate_pairs;
+pub(crate) use warnings::not_in_dns;
 
 /// Instances that one agent holds.
 pub const SERVICES_MAX: usize = 8192;
@@ -576,6 +578,7 @@ impl Local {
 
     fn take_service(&self, definition: &ServiceDefinition) -> Result<(), Refusal> {
         let service = definition.to_node_service().map_err(|error| Refusal::bad_request(error.to_string()))?;
+        warnings::of_service(definition);
         if let Some(id) = service.id.clone() {
             let token = definition.token.clone();
             self.rows.lock().put_service(id, service, token);
@@ -587,6 +590,7 @@ impl Local {
     fn take_check(self: &Arc<Self>, definition: CheckDefinition, kept: bool) -> Result<(), Refusal> {
         let id: CheckId = definition.id_text().parse().map_err(|error| Refusal::bad_request(format!("{error}")))?;
         let mut check = definition.to_health_check(id.clone());
+        warnings::of_check(&definition);
         let is_maintenance = id.as_str() == NODE_MAINTENANCE || id.as_str().starts_with(SERVICE_MAINTENANCE);
         if is_maintenance {
             check.kind = "maintenance".into();

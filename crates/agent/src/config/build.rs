@@ -16,7 +16,7 @@ use super::{
     LogConfig, Performance, Ports, RaftLog, Soa, Telemetry, TlsFiles, UnixSockets, WatchDefinition, join,
 };
 use crate::dns::Strategy;
-use crate::local::{CheckDefinition, ServiceDefinition, validate_pairs};
+use crate::local::{CheckDefinition, ServiceDefinition, not_in_dns, validate_pairs};
 
 /// Bytes of the longest output of a check that may be configured.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -360,7 +360,13 @@ fn datacenter(keys: &mut Keys<'_>) -> String {
 fn node_name(keys: &mut Keys<'_>, host: &Host) -> Option<NodeName> {
     let name = keys.text("node_name").unwrap_or_else(|| host.name.clone());
     match NodeName::try_from(name.trim().to_owned()) {
-        Ok(name) => Some(name),
+        Ok(name) => {
+            if let Some(reason) = not_in_dns(name.as_str()) {
+                keys.warnings
+                    .push(format!("Node name {:?} will not be discoverable via DNS due to {reason}", name.as_str()));
+            }
+            Some(name)
+        }
         Err(error) => {
             keys.invalid(format!("node_name cannot be used: {error}; set node_name, or -node"));
             None

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lictor_filter::rows;
+use lictor_types::member::PROTOCOLS;
 use lictor_types::rpc::{Operation, Report, Status};
 use lictor_types::{Member, Refusal, Requirement, Resource};
 use serde::Serialize;
@@ -36,18 +37,20 @@ struct MemberJson<'a> {
 
 impl<'a> From<&'a Member> for MemberJson<'a> {
     fn from(member: &'a Member) -> Self {
+        let [protocol_min, protocol_max, protocol_cur, delegate_min, delegate_max, delegate_cur] =
+            member.protocols.unwrap_or(PROTOCOLS);
         Self {
             name: member.name.as_str(),
             addr: &member.address,
             port: member.port,
             tags: &member.tags,
             status: member.status.number(),
-            protocol_min: 1,
-            protocol_max: 5,
-            protocol_cur: 2,
-            delegate_min: 2,
-            delegate_max: 5,
-            delegate_cur: 4,
+            protocol_min,
+            protocol_max,
+            protocol_cur,
+            delegate_min,
+            delegate_max,
+            delegate_cur,
         }
     }
 }
