@@ -159,6 +159,7 @@ fn ports(keys: &mut Keys<'_>) -> Ports {
     let (http, https, dns) = (port("http", Some(8500)), port("https", None), port("dns", Some(8600)));
     let (serf_lan, serf_wan) = (port("serf_lan", Some(8301)), port("serf_wan", Some(8302)));
     let server = port("server", Some(8300));
+    let sidecars = port("sidecar_min_port", Some(21000)).zip(port("sidecar_max_port", Some(21255)));
     if server.is_none() {
         keys.invalid("ports.server cannot be off: agents and servers speak through it".into());
     }
@@ -170,7 +171,11 @@ fn ports(keys: &mut Keys<'_>) -> Ports {
         }
         seen.push(port);
     }
-    Ports { http, https, dns, server: server.unwrap_or(8300), serf_lan, serf_wan }
+    let sidecars = sidecars.filter(|(first, last)| *first != 0 && *last != 0);
+    if sidecars.is_some_and(|(first, last)| last < first) {
+        keys.invalid("sidecar_min_port must be less than sidecar_max_port. To disable, set both to zero.".into());
+    }
+    Ports { http, https, dns, server: server.unwrap_or(8300), serf_lan, serf_wan, sidecars }
 }
 
 fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Option<Addresses> {
