@@ -452,6 +452,7 @@ fn every_rpc_message_keeps_its_bytes() {
         index: Index(4),
         is_leader: true,
         servers: vec![RaftServer { server: server(), voter: true }],
+        log: None,
     };
     let reports = [
         ("done", Report::Done),

@@ -9,6 +9,7 @@ use lictor_types::{Member, Refusal, Requirement, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::agent_stats;
 use super::caller::{Caller, mark_filtered};
 use super::choice;
 use super::failure::{Answered, Failure};
@@ -124,7 +125,12 @@ pub(super) async fn this(caller: Caller) -> Answered {
         Ok(_) => return Err(Failure::unexpected_answer()),
         Err(Failure(refusal)) => Err(refusal),
     };
-    let mut description = description(agent, &status);
+    let mut description = description(agent, &status, &agent.pools.wan_members().await);
+    if let (true, Ok(status)) = (agent.identity.server, &status)
+        && let Some(log) = &status.log
+    {
+        description["Stats"]["raft"] = agent_stats::of_raft(status, log);
+    }
     for (name, pool) in [("serf_lan", agent.pools.lan()), ("serf_wan", agent.pools.wan())] {
         // A pool that has stopped has nothing to tell.
         if let Some(pool) = pool
@@ -140,7 +146,7 @@ pub(super) async fn this(caller: Caller) -> Answered {
     caller.json(&description)
 }
 
-fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
+fn description(agent: &Agent, status: &Result<Status, Refusal>, wan: &[Member]) -> Value {
     let identity = &agent.identity;
     let config = agent.config.load();
     json!({
@@ -185,14 +191,10 @@ fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
         "Coord": null,
         "Member": MemberJson::from(&identity.member()),
         "Stats": {
-            "agent": {
-                "check_monitors": "0",
-                "check_ttls": "0",
-                "checks": agent.local.checks().len().to_string(),
-                "services": agent.local.services().len().to_string(),
-            },
+            "agent": agent_stats::of_agent(agent),
             "build": { "version": CONSUL_VERSION, "revision": "", "prerelease": "", "lictor": LICTOR_VERSION },
-            "consul": consul_stats(identity.server, status),
+            "consul": agent_stats::of_servers(agent, status, wan),
+            "runtime": agent_stats::of_runtime(),
         },
         "Meta": agent.local.node().meta,
         "xDS": { "SupportedProxies": {}, "Port": -1, "Ports": { "Plaintext": -1, "TLS": -1 } },
@@ -202,20 +204,4 @@ fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
 /// Consul shows a port that is off as -1.
 fn port(port: Option<u16>) -> i32 {
     port.map_or(-1, i32::from)
-}
-
-fn consul_stats(server: bool, status: &Result<Status, Refusal>) -> Value {
-    let mut stats = json!({ "server": server.to_string() });
-    match status {
-        Ok(status) => {
-            stats["known_servers"] = status.peers.len().to_string().into();
-            if server {
-                stats["leader"] = status.is_leader.to_string().into();
-                stats["leader_addr"] = status.leader.clone().unwrap_or_default().into();
-                stats["known_datacenters"] = "1".into();
-            }
-        }
-        Err(_) => stats["known_servers"] = "0".into(),
-    }
-    stats
 }

@@ -1,4 +1,6 @@
-//! Members whose protocols are not ours.
+//! Members whose protocols are not ours, and how far servers are.
+
+use lictor_types::rpc::LogFigures;
 
 use super::*;
 
@@ -15,4 +17,20 @@ fn members_of_other_protocols() {
         protocols: Some([1, 5, 2, 2, 5, 5]),
     };
     check("member-of-other-protocols", member);
+}
+
+#[test]
+fn how_far_a_server_is() {
+    let log = LogFigures {
+        state: "Leader".into(),
+        term: 2,
+        last: 9,
+        committed: 8,
+        applied: 7,
+        snapshot: 6,
+        applied_term: 2,
+        contact_millis: 5,
+        pending: 1,
+    };
+    check("report-status-with-log", Response::Report(Report::Status(Status { log: Some(log), ..Status::default() })));
 }
