@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use futures_util::stream;
 use lictor_server::archive::container::{self, Contents};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Format;
 use crate::api::{Api, ApiFlags};
@@ -43,8 +43,24 @@ pub(crate) struct SaveFlags {
     /// The file to write.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// What of the agent to put into the file's name, before its extension: version, dc, node, status, with commas between.
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    append_filename: Vec<Appended>,
     #[command(flatten)]
     api: ApiFlags,
+}
+
+/// What of an agent may stand in the name of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Appended {
+    /// The version of Consul that it speaks as.
+    Version,
+    /// Its datacenter.
+    Dc,
+    /// Its node.
+    Node,
+    /// Whether it leads: `leader` or `follower`.
+    Status,
 }
 
 /// Where from.
@@ -66,6 +82,15 @@ pub(crate) struct InspectFlags {
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Also how much room keys of the store take, by what they begin with.
+    #[arg(long)]
+    kvdetails: bool,
+    /// With -kvdetails: so many parts of a key count as its beginning.
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    kvdepth: usize,
+    /// With -kvdetails: only keys that begin so.
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    kvfilter: String,
 }
 
 /// Which file.
@@ -78,7 +103,11 @@ pub(crate) struct DecodeFlags {
 
 pub(super) async fn run(command: SnapshotCommand) -> Result<Output, Failure> {
     match command {
-        SnapshotCommand::Save(flags) => save(&Api::connect(&flags.api)?, &flags.file).await,
+        SnapshotCommand::Save(flags) => {
+            let api = Api::connect(&flags.api)?;
+            let file = named(&api, flags.file, &flags.append_filename).await?;
+            save(&api, &file).await
+        }
         SnapshotCommand::Restore(flags) => restore(&Api::connect(&flags.api)?, &flags.file).await,
         SnapshotCommand::Inspect(flags) => inspect(&flags),
         SnapshotCommand::Decode(flags) => decode::decode(&flags.file),
@@ -113,6 +142,32 @@ impl Progress {
             eprint!("\r\x1b[K");
         }
     }
+}
+
+/// The name of the file with what the agent says of itself.
+async fn named(api: &Api, file: PathBuf, appended: &[Appended]) -> Result<PathBuf, Failure> {
+    if appended.is_empty() {
+        return Ok(file);
+    }
+    let (agent, _): (Value, _) =
+        api.get("/v1/agent/self", &[]).await.map_err(Failure::because("Error querying agent"))?;
+    let text = |pointer: &str| agent.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let mut name = file.file_stem().unwrap_or_default().to_owned();
+    for what in appended {
+        name.push("-");
+        name.push(match what {
+            Appended::Version => text("/Config/Version"),
+            Appended::Dc => text("/Config/Datacenter"),
+            Appended::Node => text("/Config/NodeName"),
+            Appended::Status if text("/Stats/consul/leader") == "true" => "leader",
+            Appended::Status => "follower",
+        });
+    }
+    if let Some(extension) = file.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    Ok(file.with_file_name(name))
 }
 
 async fn save(api: &Api, file: &Path) -> Result<Output, Failure> {
@@ -181,6 +236,9 @@ fn inspect(flags: &InspectFlags) -> Result<Output, Failure> {
     sections.sort_by(|(one, a), (other, b)| b.bytes.cmp(&a.bytes).then_with(|| one.cmp(other)));
     let total: u64 = sections.iter().map(|(_, size)| size.bytes).sum();
     let meta = &contents.meta;
+    let keys =
+        if flags.kvdetails { decode::key_sizes(&flags.file, flags.kvdepth, &flags.kvfilter)? } else { Vec::new() };
+    let keys_total: u64 = keys.iter().map(|(_, _, bytes)| bytes).sum();
     if flags.format == Format::Json {
         let stats: Vec<_> = sections
             .iter()
@@ -189,7 +247,13 @@ fn inspect(flags: &InspectFlags) -> Result<Output, Failure> {
         let meta_json = json!({
             "ID": meta.id, "Size": meta.size, "Index": meta.index, "Term": meta.term, "Version": meta.version,
         });
-        return Output::json(&json!({ "Meta": meta_json, "Stats": stats, "TotalSize": total }), 3);
+        let mut answer = json!({ "Meta": meta_json, "Stats": stats, "TotalSize": total });
+        if flags.kvdetails {
+            let stats = keys.iter().map(|(name, rows, bytes)| json!({ "Name": name, "Sum": bytes, "Count": rows }));
+            answer["StatsKV"] = stats.collect();
+            answer["TotalSizeKV"] = keys_total.into();
+        }
+        return Output::json(&answer, 3);
     }
     let pair = |name: &str, value: String| [format!(" {name}"), value];
     let mut lines = columns(
@@ -208,6 +272,13 @@ fn inspect(flags: &InspectFlags) -> Result<Output, Failure> {
     rows.extend(sections.iter().map(|(name, size)| row(name, &size.rows.to_string(), &byte_size(size.bytes))));
     rows.extend([row("----", "----", "----"), row("Total", "", &byte_size(total))]);
     lines.extend(columns(&rows, DETAIL_GAP));
+    if flags.kvdetails {
+        let mut rows = vec![row("Key Name", "Count", "Size"), row("----", "----", "----")];
+        rows.extend(keys.iter().map(|(name, count, bytes)| row(name, &count.to_string(), &byte_size(*bytes))));
+        rows.extend([row("----", "----", "----"), row("Total", "", &byte_size(keys_total))]);
+        lines.push(String::new());
+        lines.extend(columns(&rows, DETAIL_GAP));
+    }
     Ok(Output::lines(lines))
 }
 
@@ -236,15 +307,29 @@ mod tests {
         }
     }
 
+    fn flags(file: PathBuf) -> InspectFlags {
+        InspectFlags { file, format: Format::Pretty, kvdetails: false, kvdepth: 2, kvfilter: String::new() }
+    }
+
+    #[tokio::test]
+    async fn what_the_agent_is_may_stand_in_the_name_of_the_file() {
+        let answer = r#"{"Config":{"Version":"1.21.4","Datacenter":"dc1","NodeName":"s1"},"Stats":{"consul":{"leader":"true"}}}"#;
+        let fake = crate::commands::fake::Fake::answering(&[("GET /v1/agent/self", 200, answer)]).await;
+        let all = [Appended::Version, Appended::Dc, Appended::Node, Appended::Status];
+        let name = named(&fake.api(), "/x/backup.snap".into(), &all).await.unwrap();
+        assert_eq!(name, PathBuf::from("/x/backup-1.21.4-dc1-s1-leader.snap"));
+        assert_eq!(named(&fake.api(), "backup".into(), &all[1..2]).await.unwrap(), PathBuf::from("backup-dc1"));
+    }
+
     #[test]
     fn a_damaged_file_is_no_snapshot() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("broken");
         std::fs::write(&file, b"not a snapshot").unwrap();
-        let error = inspect(&InspectFlags { file, format: Format::Pretty }).unwrap_err();
+        let error = inspect(&flags(file)).unwrap_err();
         assert!(error.to_string().starts_with("Error reading snapshot: failed to read snapshot file:"), "{error}");
-        let missing = InspectFlags { file: directory.path().join("missing"), format: Format::Pretty };
-        assert!(inspect(&missing).unwrap_err().to_string().starts_with("Error opening snapshot file:"));
+        let missing = directory.path().join("missing");
+        assert!(inspect(&flags(missing)).unwrap_err().to_string().starts_with("Error opening snapshot file:"));
     }
 
     /// The columns of an archive's description, which scripts cut at.
@@ -254,7 +339,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("s");
         container::write(&Default::default(), meta, File::create(&file).unwrap()).unwrap();
-        let shown = inspect(&InspectFlags { file, format: Format::Pretty }).unwrap().bytes;
+        let shown = inspect(&flags(file)).unwrap().bytes;
         let shown = String::from_utf8(shown).unwrap();
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[0], " ID           2-9-1");

@@ -55,7 +55,7 @@ impl MemberStatus {
 }
 
 /// The protocols that a member speaks, as gossip tells them: memberlist's lowest, highest and present one, then Serf's.
-pub const PROTOCOLS: [u8; 6] = [1, 5, 2, 2, 5, 4];
+pub const PROTOCOLS: [u8; 6] = [1, 5, 2, 2, 5, 5];
 
 /// An agent as the others know it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -473,6 +473,9 @@ pub struct LogFigures {
     /// Entries that are committed and not applied yet.
     #[n(8)]
     pub pending: u64,
+    /// The term of the entry that the latest snapshot ends with.
+    #[n(9)]
+    pub snapshot_term: u64,
 }
 
 /// A server in raft.

@@ -198,6 +198,7 @@ mod tests {
                 committed: 1000,
                 applied: 1000,
                 snapshot: 0,
+                snapshot_term: 0,
                 matched: BTreeMap::from([(id, matched)]),
                 last_term: 1,
                 progress: BTreeMap::from([(id, progress)]),

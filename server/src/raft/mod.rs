@@ -127,6 +127,8 @@ pub struct Status {
     pub applied: u64,
     /// The index that the latest snapshot ends with.
     pub snapshot: u64,
+    /// The term of that entry.
+    pub snapshot_term: u64,
     /// On the leader: how much of the log each other server is known to hold.
     pub matched: BTreeMap<ServerId, u64>,
     /// The term of the last entry that is applied.
@@ -504,6 +506,7 @@ impl Consensus {
             committed: index(&metrics.local_committed),
             applied: index(&metrics.last_applied),
             snapshot: index(&metrics.snapshot),
+            snapshot_term: metrics.snapshot.map_or(0, |id| id.committed_leader_id().term),
             matched,
             last_term: metrics.last_applied.map_or(0, |id| id.committed_leader_id().term),
             progress,

@@ -79,10 +79,32 @@ impl Lines<'_> {
     }
 }
 
-pub(super) fn decode(file: &Path) -> Result<Output, Failure> {
+/// How many keys begin with the same `depth` parts, and how many bytes they and their values take; the largest first. Only of
+/// keys that begin with `prefix`.
+pub(super) fn key_sizes(file: &Path, depth: usize, prefix: &str) -> Result<Vec<(String, u64, u64)>, Failure> {
+    let store = stored(file)?;
+    let lines = Lines { store: &store, output: Output::default() };
+    let Answer::KvEntries(rows) = lines.ask(Query::KvList(prefix.to_owned())) else { return Ok(Vec::new()) };
+    let mut sizes: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for row in rows {
+        let begin: Vec<&str> = row.key.split('/').take(depth.max(1)).collect();
+        let size = sizes.entry(begin.join("/")).or_default();
+        *size = (size.0 + 1, size.1 + (row.key.len() + row.value.len()) as u64);
+    }
+    let mut sizes: Vec<_> = sizes.into_iter().map(|(name, (rows, bytes))| (name, rows, bytes)).collect();
+    sizes.sort_by(|one, other| other.2.cmp(&one.2).then_with(|| one.0.cmp(&other.0)));
+    Ok(sizes)
+}
+
+fn stored(file: &Path) -> Result<Store, Failure> {
     let file = File::open(file).map_err(Failure::because("Error opening snapshot file"))?;
     let mut store = Store::new();
     container::read(file, |_, part| Ok(store.read_part(&part)?)).map_err(Failure::because("Error reading snapshot"))?;
+    Ok(store)
+}
+
+pub(super) fn decode(file: &Path) -> Result<Output, Failure> {
+    let store = stored(file)?;
     let mut lines = Lines { store: &store, output: Output::default() };
     lines.all()?;
     Ok(lines.output)
@@ -126,5 +148,24 @@ mod tests {
         assert_eq!(lines[1]["Data"]["Service"]["Service"], "web");
         let row: KvEntry = serde_json::from_value(lines[3]["Data"].clone()).unwrap();
         assert_eq!((row.key.as_str(), &row.value[..]), ("a", &b"1"[..]));
+    }
+
+    #[test]
+    fn keys_are_counted_by_what_they_begin_with() {
+        let mut store = Store::new();
+        for (number, key) in ["app/one/x", "app/one/y", "app/two", "b"].into_iter().enumerate() {
+            let kv =
+                lictor_types::command::KvCommand { verb: KvVerb::Set, key: key.into(), value: vec![0; 10], flags: 0 };
+            let request_id = [number as u8 + 1; 16];
+            store.apply(&Envelope { request_id, leader_time: Timestamp(1000), command: Command::Kv(kv) });
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("s");
+        let meta = Meta { version: 1, id: "2-9-1".into(), index: 9, term: 2, size: 0, lictor: Some(Origin::default()) };
+        container::write(&store, meta, File::create(&file).unwrap()).unwrap();
+        let sizes = |depth, prefix| key_sizes(&file, depth, prefix).unwrap();
+        let row = |name: &str, rows, bytes| (name.to_owned(), rows, bytes);
+        assert_eq!(sizes(2, ""), [row("app/one", 2, 38), row("app/two", 1, 17), row("b", 1, 11)]);
+        assert_eq!(sizes(1, "app/"), [row("app", 3, 55)]);
     }
 }

@@ -13,6 +13,9 @@ const TOOLCHAIN: &str = concat!("rust", env!("CARGO_PKG_RUST_VERSION"));
 /// The version of raft that Consul's clients look for.
 const RAFT_PROTOCOL: &str = "3";
 
+/// The version of snapshots' archives.
+const SNAPSHOT_VERSION: &str = "1";
+
 /// What the agent holds itself.
 pub(super) fn of_agent(agent: &Agent) -> Value {
     let checks = agent.local.checks();
@@ -36,6 +39,7 @@ pub(super) fn of_servers(agent: &Agent, status: &Result<Status, Refusal>, wan: &
     let known = status.as_ref().map_or(0, |status| status.peers.len());
     stats["known_servers"] = known.to_string().into();
     if let (true, Ok(status)) = (identity.server, status) {
+        stats["acl"] = if identity.acl_enabled { "enabled" } else { "disabled" }.into();
         stats["bootstrap"] = (identity.bootstrap_expect == 1 && !identity.dev).to_string().into();
         stats["leader"] = status.is_leader.to_string().into();
         stats["leader_addr"] = status.leader.clone().unwrap_or_default().into();
@@ -72,11 +76,14 @@ pub(super) fn of_raft(status: &Status, log: &LogFigures) -> Value {
         "last_log_index": log.last.to_string(),
         "last_log_term": log.applied_term.to_string(),
         "last_snapshot_index": log.snapshot.to_string(),
+        "last_snapshot_term": log.snapshot_term.to_string(),
         "latest_configuration": format!("[{}]", members.join(" ")),
         "num_peers": others.to_string(),
         "protocol_version": RAFT_PROTOCOL,
         "protocol_version_max": RAFT_PROTOCOL,
         "protocol_version_min": RAFT_PROTOCOL,
+        "snapshot_version_max": SNAPSHOT_VERSION,
+        "snapshot_version_min": SNAPSHOT_VERSION,
         "state": log.state,
         "term": log.term.to_string(),
     })

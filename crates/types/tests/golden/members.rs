@@ -14,7 +14,7 @@ fn members_of_other_protocols() {
         tags: pairs(),
         meta: pairs(),
         status: MemberStatus::Alive,
-        protocols: Some([1, 5, 2, 2, 5, 5]),
+        protocols: Some([1, 5, 2, 2, 4, 4]),
     };
     check("member-of-other-protocols", member);
 }
@@ -31,6 +31,7 @@ fn how_far_a_server_is() {
         applied_term: 2,
         contact_millis: 5,
         pending: 1,
+        snapshot_term: 2,
     };
     check("report-status-with-log", Response::Report(Report::Status(Status { log: Some(log), ..Status::default() })));
 }
