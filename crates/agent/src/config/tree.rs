@@ -88,7 +88,8 @@ impl Checker<'_> {
                 return !value.is_null() && self.value(&path, value, *kind);
             }
             if let Some(entry) = WITHOUT_EFFECT.iter().find(|entry| entry.key == path) {
-                if value.is_null() || value.to_string() == entry.anyway {
+                let told = value.to_string();
+                if value.is_null() || told == entry.anyway {
                     return false;
                 }
                 self.ignored.push(IgnoredKey { file: self.file.into(), key: path.clone(), reason: entry.reason });
