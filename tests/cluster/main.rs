@@ -7,6 +7,7 @@ mod durability;
 mod events;
 mod failover;
 mod full_disk;
+mod https;
 mod journal;
 mod leave;
 mod locks;

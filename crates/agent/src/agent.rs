@@ -161,6 +161,7 @@ impl AgentIdentity {
             tags,
             meta: self.meta.clone(),
             status: MemberStatus::Alive,
+            protocols: None,
         }
     }
 }

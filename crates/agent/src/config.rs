@@ -36,7 +36,7 @@ use std::time::Duration;
 use lictor_types::{Credential, Locality, NodeName};
 
 use crate::dns::Strategy;
-use crate::local::{CheckDefinition, ServiceDefinition};
+use crate::local::{CheckDefinition, ServiceDefinition, SidecarPorts};
 
 pub use flags::Flags;
 pub use gossip::{GossipConfig, GossipEncryption, GossipKey, PoolConfig};
@@ -188,6 +188,8 @@ pub struct Ports {
     pub serf_lan: Option<u16>,
     /// WAN gossip, of servers.
     pub serf_wan: Option<u16>,
+    /// Those of proxies that are registered without one.
+    pub sidecars: SidecarPorts,
 }
 
 /// How an agent finds the servers.

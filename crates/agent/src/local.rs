@@ -27,12 +27,14 @@ mod maintenance;
 mod probe;
 mod rows;
 mod runner;
+mod sidecar;
 mod store;
 mod sync;
 mod target;
 mod thresholds;
 mod trust;
 mod validate;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -67,8 +69,10 @@ pub use ask::ask_url;
 pub use definition::{CheckDefinition, ConnectDefinition, ServiceDefinition};
 pub use expiry::{Expiries, Verdict};
 pub use health::ServiceHealth;
+pub use sidecar::SidecarPorts;
 pub(crate) use store::write_whole;
 pub(crate) use validate::validate_pairs;
+pub(crate) use warnings::not_in_dns;
 
 /// Instances that one agent holds.
 pub const SERVICES_MAX: usize = 8192;
@@ -109,6 +113,8 @@ pub struct LocalSettings {
     pub persist_tokens: bool,
     /// How checks are run and told.
     pub settings: CheckSettings,
+    /// The ports of proxies that are registered without one.
+    pub sidecar_ports: SidecarPorts,
     /// Instances from files.
     pub services: Vec<ServiceDefinition>,
     /// Checks from files.
@@ -139,6 +145,7 @@ impl LocalSettings {
             tokens: Arc::new(AgentTokens::of(config)),
             persist_tokens: config.acl.persist_tokens,
             settings: config.check_settings,
+            sidecar_ports: config.ports.sidecars,
             services: config.services.clone(),
             checks: config.checks.clone(),
             data: config.data_dir.clone().map(|directory| (fs, directory)),
@@ -156,6 +163,8 @@ pub struct Local {
     tokens: Arc<AgentTokens>,
     persist_tokens: bool,
     settings: CheckSettings,
+    sidecar_ports: SidecarPorts,
+    sidecars: sidecar::Sidecars,
     resolver: Resolver,
     rng: Arc<dyn Rng>,
     tasks: Tasks,
@@ -195,6 +204,8 @@ impl Local {
             tokens: settings.tokens,
             persist_tokens: settings.persist_tokens,
             settings: settings.settings,
+            sidecar_ports: settings.sidecar_ports,
+            sidecars: sidecar::Sidecars::default(),
             resolver: settings.resolver,
             rng: settings.rng,
             tasks: settings.tasks.child(),
@@ -258,6 +269,7 @@ impl Local {
         services: Vec<ServiceDefinition>,
         checks: Vec<CheckDefinition>,
     ) -> Result<(), Refusal> {
+        let services = self.with_sidecars(&services)?;
         let files = Files::of(&services, &checks)?;
         files.checks.values().try_for_each(|check| self.may_run(check, false))?;
         *self.files.lock() = files;
@@ -372,13 +384,8 @@ impl Local {
         self.service(&id.parse().ok()?)
     }
 
-    /// Adds or replaces an instance and its checks, and tells the catalog. With `replace_existing_checks` the checks of
-    /// the instance that the definition does not name are removed. `credential` is the request's; a token in the
-    /// definition comes first.
-    ///
-    /// # Errors
-    /// The definition is not valid (400), there are too many (429), or it cannot be kept (500).
-    pub async fn register_service(
+    /// Adds or replaces an instance and its checks, without the proxy in its definition, and tells the catalog.
+    async fn register_instance(
         self: &Arc<Self>,
         mut definition: ServiceDefinition,
         replace_existing_checks: bool,
@@ -415,11 +422,8 @@ impl Local {
         Ok(())
     }
 
-    /// Removes an instance and its checks, and tells the catalog.
-    ///
-    /// # Errors
-    /// 404 for an unknown id.
-    pub async fn deregister_service(self: &Arc<Self>, service: &ServiceId) -> Result<(), Refusal> {
+    /// Removes an instance and its checks alone, and tells the catalog.
+    async fn deregister_instance(self: &Arc<Self>, service: &ServiceId) -> Result<(), Refusal> {
         let id = service.clone();
         let plan = move |local: &Arc<Self>| {
             local.service(&id).ok_or_else(|| unknown_service(id.as_str()))?;
@@ -428,6 +432,7 @@ impl Local {
             records.push(Record::ServiceGone(id.to_string()));
             Ok(Plan::new(records, move |local| {
                 let checks = local.rows.lock().remove_service(&id).ok_or_else(|| unknown_service(id.as_str()))?;
+                local.sidecars.lost(&id);
                 // Should a file define it, the next reload brings it back.
                 local.files.lock().services.remove(&id);
                 local.running.lock().retain(|check, _| !checks.contains(check));
@@ -576,6 +581,8 @@ impl Local {
 
     fn take_service(&self, definition: &ServiceDefinition) -> Result<(), Refusal> {
         let service = definition.to_node_service().map_err(|error| Refusal::bad_request(error.to_string()))?;
+        warnings::of_service(definition);
+        self.sidecars.took(definition);
         if let Some(id) = service.id.clone() {
             let token = definition.token.clone();
             self.rows.lock().put_service(id, service, token);
@@ -587,6 +594,7 @@ impl Local {
     fn take_check(self: &Arc<Self>, definition: CheckDefinition, kept: bool) -> Result<(), Refusal> {
         let id: CheckId = definition.id_text().parse().map_err(|error| Refusal::bad_request(format!("{error}")))?;
         let mut check = definition.to_health_check(id.clone());
+        warnings::of_check(&definition);
         let is_maintenance = id.as_str() == NODE_MAINTENANCE || id.as_str().starts_with(SERVICE_MAINTENANCE);
         if is_maintenance {
             check.kind = "maintenance".into();

@@ -54,6 +54,9 @@ impl MemberStatus {
     }
 }
 
+/// The protocols that a member speaks, as gossip tells them: memberlist's lowest, highest and present one, then Serf's.
+pub const PROTOCOLS: [u8; 6] = [1, 5, 2, 2, 5, 4];
+
 /// An agent as the others know it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -79,6 +82,9 @@ pub struct Member {
     /// How it is.
     #[n(6)]
     pub status: MemberStatus,
+    /// The protocols it speaks, where they are not [`PROTOCOLS`].
+    #[n(130)]
+    pub protocols: Option<[u8; 6]>,
 }
 
 impl Member {

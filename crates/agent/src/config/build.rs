@@ -16,7 +16,7 @@ use super::{
     LogConfig, Performance, Ports, RaftLog, Soa, Telemetry, TlsFiles, UnixSockets, WatchDefinition, join,
 };
 use crate::dns::Strategy;
-use crate::local::{CheckDefinition, ServiceDefinition, validate_pairs};
+use crate::local::{CheckDefinition, ServiceDefinition, not_in_dns, validate_pairs};
 
 /// Bytes of the longest output of a check that may be configured.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -159,6 +159,7 @@ fn ports(keys: &mut Keys<'_>) -> Ports {
     let (http, https, dns) = (port("http", Some(8500)), port("https", None), port("dns", Some(8600)));
     let (serf_lan, serf_wan) = (port("serf_lan", Some(8301)), port("serf_wan", Some(8302)));
     let server = port("server", Some(8300));
+    let sidecars = port("sidecar_min_port", Some(21000)).zip(port("sidecar_max_port", Some(21255)));
     if server.is_none() {
         keys.invalid("ports.server cannot be off: agents and servers speak through it".into());
     }
@@ -170,7 +171,11 @@ fn ports(keys: &mut Keys<'_>) -> Ports {
         }
         seen.push(port);
     }
-    Ports { http, https, dns, server: server.unwrap_or(8300), serf_lan, serf_wan }
+    let sidecars = sidecars.filter(|(first, last)| *first != 0 && *last != 0);
+    if sidecars.is_some_and(|(first, last)| last < first) {
+        keys.invalid("sidecar_min_port must be less than sidecar_max_port. To disable, set both to zero.".into());
+    }
+    Ports { http, https, dns, server: server.unwrap_or(8300), serf_lan, serf_wan, sidecars }
 }
 
 fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Option<Addresses> {
@@ -360,7 +365,13 @@ fn datacenter(keys: &mut Keys<'_>) -> String {
 fn node_name(keys: &mut Keys<'_>, host: &Host) -> Option<NodeName> {
     let name = keys.text("node_name").unwrap_or_else(|| host.name.clone());
     match NodeName::try_from(name.trim().to_owned()) {
-        Ok(name) => Some(name),
+        Ok(name) => {
+            if let Some(reason) = not_in_dns(name.as_str()) {
+                keys.warnings
+                    .push(format!("Node name {:?} will not be discoverable via DNS due to {reason}", name.as_str()));
+            }
+            Some(name)
+        }
         Err(error) => {
             keys.invalid(format!("node_name cannot be used: {error}; set node_name, or -node"));
             None

@@ -162,6 +162,8 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
             ("serf_lan", Port),
             ("serf_wan", Port),
             ("server", Port),
+            ("sidecar_max_port", Port),
+            ("sidecar_min_port", Port),
         ]),
     ),
     ("primary_datacenter", Text),

@@ -161,7 +161,7 @@ fn old_names_work_and_are_warned_about() {
     .unwrap();
     assert_eq!(config.join.servers, ["a:8300"]);
     assert_eq!(config.rpc_tls.ca_file, Some(PathBuf::from("/ca")));
-    assert!(config.rpc_tls.verify_incoming);
+    assert!(config.https_tls.verify_incoming);
     assert_eq!(config.acl.initial_management.unwrap().secret, "root");
     assert!(config.warnings.iter().any(|warning| warning.contains("start_join is an old name, write retry_join")));
     assert!(
@@ -196,7 +196,11 @@ fn what_is_not_served_is_refused_plainly() {
         ("unix_sockets { mode = \"999\" }", "must be octal"),
         ("bind_addr = \"{{ GetAllInterfaces | attr \\\"address\\\" }}\"", "of templates GetPrivateIP"),
         ("advertise_addr = \"{{ GetInterfaceIP \\\"none0\\\" }}\"", "this machine has no such IPv4 address"),
-        ("service { name = \"a\"\nconnect { sidecar_service {} } }", "Connect.SidecarService is not served"),
+        (
+            "service { name = \"a\"\nconnect { sidecar_service { id = \"b\" } } }",
+            "A SidecarService cannot specify an ID",
+        ),
+        ("ports { sidecar_min_port = 5 sidecar_max_port = 4 }", "sidecar_min_port must be less than sidecar_max_port"),
         ("server_addresses = [\"server-0\"]", "must be host:port"),
     ] {
         let text = complaints(&[LOOPBACK, fragment]);

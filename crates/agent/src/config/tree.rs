@@ -88,8 +88,8 @@ impl Checker<'_> {
                 return !value.is_null() && self.value(&path, value, *kind);
             }
             if let Some(entry) = WITHOUT_EFFECT.iter().find(|entry| entry.key == path) {
-                let told = value.to_string();
-                if value.is_null() || told == entry.anyway {
+                let written = value.to_string();
+                if value.is_null() || written == entry.anyway {
                     return false;
                 }
                 self.ignored.push(IgnoredKey { file: self.file.into(), key: path.clone(), reason: entry.reason });

@@ -110,6 +110,8 @@ pub const WITHOUT_EFFECT: &[WithoutEffect] = &[
     quiet("peering", "peerings are not served yet"),
     quiet("performance.grpc_keepalive_interval", "the gRPC port is not served"),
     quiet("performance.grpc_keepalive_timeout", "the gRPC port is not served"),
+    quiet("ports.expose_max_port", "a proxy says itself which ports it opens for checks"),
+    quiet("ports.expose_min_port", "a proxy says itself which ports it opens for checks"),
     warn("ports.grpc", "the gRPC port is not served").unless("-1"),
     warn("ports.grpc_tls", "the gRPC port is not served").unless("-1"),
     warn("primary_gateways", "mesh gateways are not served yet"),

@@ -119,6 +119,7 @@ fn member() -> Member {
         tags: std::collections::BTreeMap::new(),
         meta: std::collections::BTreeMap::new(),
         status: lictor_types::MemberStatus::Alive,
+        protocols: None,
     }
 }
 

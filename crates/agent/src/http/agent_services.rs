@@ -171,6 +171,9 @@ pub(super) async fn register(caller: Caller, body: JsonBody) -> Answered {
         .map_err(|error| Refusal::bad_request(format!("Request decode failed: {error}")))?;
     definition.validate()?;
     caller.require(Requirement::write(Resource::Service, definition.name.as_str())).await?;
+    if let Some(sidecar) = definition.sidecar() {
+        caller.require(Requirement::write(Resource::Service, sidecar.name.as_str())).await?;
+    }
     if let Some(before) = find(&caller, definition.id_text())
         && before.name.as_str() != definition.name
     {

@@ -13,6 +13,7 @@ mod agent_checks;
 mod agent_health;
 mod agent_membership;
 mod agent_services;
+mod agent_stats;
 mod agent_tokens;
 mod authorize;
 mod body;

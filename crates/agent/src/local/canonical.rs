@@ -16,6 +16,8 @@ enum Shape {
     Map(&'static [(&'static str, Shape)]),
     /// Several objects.
     List(&'static [(&'static str, Shape)]),
+    /// A definition of a service.
+    Service,
     /// One object.
     Object(&'static [(&'static str, Shape)]),
 }
@@ -125,7 +127,7 @@ const SERVICE: Fields = &[
     ("Check", Object(CHECK)),
     ("Checks", List(CHECK)),
     ("Proxy", Object(PROXY)),
-    ("Connect", Object(&[("Native", Leaf), ("SidecarService", Leaf)])),
+    ("Connect", Object(&[("Native", Leaf), ("SidecarService", Shape::Service)])),
     ("Locality", Object(&[("Region", Leaf), ("Zone", Leaf)])),
     ("Token", Leaf),
     ("Namespace", NAMESPACE),
@@ -169,6 +171,7 @@ fn object(value: &Value, fields: Fields) -> Result<Value, String> {
             Enterprise(_) if matches!(value.as_str(), Some("" | "default")) => continue,
             Enterprise(feature) => return Err(format!("json: unknown field {name:?} - {feature}")),
             Object(fields) => (*canonical, object(value, fields)?),
+            Shape::Service => (*canonical, object(value, SERVICE)?),
             // A block that is there once.
             List(fields) if value.is_object() => (*canonical, Value::Array(vec![object(value, fields)?])),
             List(fields) => {

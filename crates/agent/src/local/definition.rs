@@ -59,6 +59,9 @@ pub struct ServiceDefinition {
     /// The token it is registered with; the request's, or the agent's default one, when absent.
     #[serde(with = "token_text")]
     pub token: Credential,
+    /// It came as the proxy of another instance, and goes with that. Nobody else may say so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub locally_registered_as_sidecar: bool,
 }
 
 /// How an instance takes part in the mesh.
@@ -67,8 +70,8 @@ pub struct ServiceDefinition {
 pub struct ConnectDefinition {
     /// It speaks mutual TLS itself.
     pub native: bool,
-    /// Register a proxy for it in one go; not served.
-    pub sidecar_service: Option<Value>,
+    /// A proxy to register with it in one go.
+    pub sidecar_service: Option<Box<ServiceDefinition>>,
 }
 
 /// A check as its owner describes it. Spelling and unknown fields are [`canonical`]'s business; what an earlier release wrote

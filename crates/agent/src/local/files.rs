@@ -56,7 +56,7 @@ impl Local {
         services: &[ServiceDefinition],
         checks: &[CheckDefinition],
     ) -> Result<(), Refusal> {
-        let new = Files::of(services, checks)?;
+        let new = Files::of(&self.with_sidecars(services)?, checks)?;
         new.checks.values().try_for_each(|check| self.may_run(check, false))?;
         self.change([Concern::Everything], move |local| local.plan_files(new)).await?;
         self.settle().await;
@@ -80,7 +80,9 @@ impl Local {
 
     fn put_files(self: &Arc<Self>, old: Files, new: Files, gone: &[ServiceId]) -> Result<(), Refusal> {
         for id in gone {
+            self.sidecars.lost(id);
             let removed = self.rows.lock().remove_service(id).unwrap_or_default();
+            self.sidecars.lost(id);
             self.running.lock().retain(|check, _| !removed.contains(check));
         }
         old.checks.keys().filter(|id| !new.checks.contains_key(*id)).for_each(|id| self.drop_check(id));

@@ -320,7 +320,7 @@ impl Rows {
 }
 
 /// The shortest time after which a critical instance is removed.
-const REAP_AFTER_MIN: Duration = Duration::from_secs(60);
+pub(super) const REAP_AFTER_MIN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

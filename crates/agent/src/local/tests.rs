@@ -161,6 +161,7 @@ fn start_with(
         )),
         persist_tokens: true,
         settings,
+        sidecar_ports: Some((21000, 21255)),
         services: services.iter().map(|service| ServiceDefinition::from_json(service).unwrap()).collect(),
         checks: checks.iter().map(|check| CheckDefinition::from_json(check).unwrap()).collect(),
         data: fs.map(|fs| (Arc::new(fs.clone()) as Arc<dyn Fs>, PathBuf::from("/data"))),

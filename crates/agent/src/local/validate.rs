@@ -46,6 +46,7 @@ impl ServiceDefinition {
         validate_pairs(&self.meta).map_err(|problem| bad(format!("Invalid Service Meta: {problem}")))?;
         self.validate_weights().map_err(|problem| bad(format!("Invalid Weights: {problem}")))?;
         self.validate_shape().map_err(|problem| bad(format!("Validation failed: {problem}")))?;
+        self.validate_sidecar()?;
         let checks = self.all_checks();
         if checks.len() > CHECKS_MAX {
             return Err(bad(format!("a service may define {CHECKS_MAX} checks, not {}", checks.len())));
@@ -72,11 +73,6 @@ impl ServiceDefinition {
     }
 
     fn validate_shape(&self) -> Result<(), String> {
-        if self.connect.sidecar_service.is_some() {
-            return Err("Connect.SidecarService is not served: register the proxy as a service of its own with Kind \
-                        \"connect-proxy\", or run the sidecar, which does it"
-                .into());
-        }
         if self.tags.len() > TAGS_MAX || self.tags.iter().any(|tag| tag.len() > lictor_types::name::NAME_BYTES_MAX) {
             return Err(format!("at most {TAGS_MAX} tags of {} bytes are allowed", lictor_types::name::NAME_BYTES_MAX));
         }
@@ -294,7 +290,6 @@ mod tests {
         ] {
             assert_eq!(service(&written), (400, text.into()), "{written}");
         }
-        assert!(service(&json!({"Name": "a", "Connect": {"SidecarService": {}}})).1.contains("is not served"));
     }
 
     #[test]
