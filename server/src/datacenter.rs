@@ -100,7 +100,7 @@ impl ServerDatacenter {
         Timestamp::from(self.clock.now())
     }
 
-    fn new_request_id(&self) -> RequestId {
+    pub(crate) fn new_request_id(&self) -> RequestId {
         let mut id = [0; 16];
         self.rng.fill(&mut id);
         id
@@ -144,9 +144,19 @@ impl ServerDatacenter {
     }
 
     async fn propose(&self, request_id: RequestId, command: Authorized<Command>) -> Result<Outcome, Refusal> {
+        self.propose_at(request_id, command, self.now()).await
+    }
+
+    /// Proposes with this stamp, which is the leader's time for all but planted bugs.
+    pub(crate) async fn propose_at(
+        &self,
+        request_id: RequestId,
+        command: Authorized<Command>,
+        leader_time: Timestamp,
+    ) -> Result<Outcome, Refusal> {
         let begin = Instant::now();
         let of_command = self.figures.sample_of(command.get());
-        let envelope = Envelope { request_id, leader_time: self.now(), command: command.into_inner() };
+        let envelope = Envelope { request_id, leader_time, command: command.into_inner() };
         let bytes = self.consensus.propose(encoding::encode(&envelope)).await.map_err(refuse_proposal)?;
         self.figures.committed(of_command, begin.elapsed());
         let outcome: Outcome = encoding::decode(&bytes).map_err(|error| Refusal::failed(error.to_string()))?;

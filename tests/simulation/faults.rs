@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::clients::at;
 use crate::history::History;
 use crate::network::{Delay, Network};
+use crate::reach::at;
 use crate::servers::{Loss, SERVERS, SPARE, Servers, address};
 
 /// What the generator prefers, to have a kind of bug show itself soon.

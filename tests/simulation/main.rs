@@ -7,15 +7,19 @@
 //!
 //! [`Transport`]: lictor_runtime::Transport
 
+mod checks;
 mod clients;
 mod equality;
 mod faults;
+mod groups;
 mod history;
 mod invariants;
 mod linearizable;
 mod links;
+mod locks;
 mod network;
 mod planted;
+mod reach;
 mod regressions;
 mod servers;
 mod trace;
@@ -33,8 +37,8 @@ use crate::world::{Plan, Report, run};
 const SEEDS: u64 = 200;
 /// A seed with fewer shows too little.
 const ACKNOWLEDGED_MIN: u64 = 200;
-/// Seeds that are run twice.
-const TWICE: u64 = 10;
+/// Seeds that are run twice when nobody says how many; `LICTOR_TWICE` does.
+const TWICE: u64 = 20;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
@@ -61,8 +65,12 @@ fn complaints(report: &Report) -> Vec<String> {
             report.acknowledged
         ));
     }
+    if report.grants == 0 || report.transactions == 0 {
+        complaints.push("no lock was granted, or no transaction was carried out, so the seed does not count".into());
+    }
     if report.undecided > 0 {
-        complaints.push(format!("{} histories of keys could not be judged, which is no pass", report.undecided));
+        complaints
+            .push(format!("{} histories of keys and locks could not be judged, which is no pass", report.undecided));
     }
     if report.comparisons == 0 {
         complaints.push("the servers never compared their states, so the seed does not count".into());
@@ -118,7 +126,14 @@ fn every_seed_keeps_what_is_promised() {
         sum(|it| it.leader_changes),
         reports.iter().map(|it| it.leader_changes).min().unwrap_or_default(),
     );
-    println!("summary: {} histories of keys were too wide to judge", sum(|it| it.undecided));
+    println!(
+        "summary: {} locks granted, at least {} in a seed; {} transactions carried out, at least {} in a seed",
+        sum(|it| it.grants),
+        reports.iter().map(|it| it.grants).min().unwrap_or_default(),
+        sum(|it| it.transactions),
+        reports.iter().map(|it| it.transactions).min().unwrap_or_default(),
+    );
+    println!("summary: {} histories of keys and locks were too wide to judge", sum(|it| it.undecided));
     println!(
         "summary: the servers compared their states {} times, at least {} in a seed, and found none that differs; {} changes \
          of members",
@@ -138,16 +153,43 @@ fn a_seed_run_twice_gives_the_same_trace() {
     if number("LICTOR_SEED").is_some() {
         return;
     }
-    for seed in 1..=TWICE {
-        let plan = Plan { keep_trace: true, ..Plan::of(seed) };
-        let (one, two) = (run(plan), run(plan));
-        if one.trace != two.trace {
-            let same = one.lines.iter().zip(&two.lines).take_while(|(a, b)| a == b).count();
-            let from = same.saturating_sub(3);
-            let part = |lines: &[String]| lines[from..lines.len().min(same + 2)].join("\n  ");
-            panic!("seed {seed} differs at event {same}:\n  {}\nand\n  {}", part(&one.lines), part(&two.lines));
+    let seeds = number("LICTOR_TWICE").unwrap_or(TWICE);
+    let (next, events, different) = (AtomicU64::new(1), AtomicU64::new(0), Mutex::new(Vec::<String>::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > seeds {
+                        return;
+                    }
+                    match twice(seed) {
+                        Ok(its) => events.fetch_add(its, Ordering::Relaxed),
+                        Err(difference) => {
+                            different.lock().unwrap().push(difference);
+                            0
+                        }
+                    };
+                }
+            });
         }
-        println!("seed {seed} twice: {} events, trace {:016x}", one.events, one.trace);
+    });
+    let different = different.into_inner().unwrap();
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    let events = events.into_inner();
+    println!("summary: {seeds} seeds run twice gave the same trace, of {events} events");
+}
+
+/// Runs a seed twice: how many events there were, or where the two runs differ.
+fn twice(seed: u64) -> Result<u64, String> {
+    let plan = Plan { keep_trace: true, ..Plan::of(seed) };
+    let (one, two) = (run(plan), run(plan));
+    if one.trace == two.trace {
+        return Ok(one.events);
     }
-    println!("summary: {TWICE} seeds run twice gave the same trace");
+    let same = one.lines.iter().zip(&two.lines).take_while(|(a, b)| a == b).count();
+    let from = same.saturating_sub(3);
+    let part = |lines: &[String]| lines[from..lines.len().min(same + 2)].join("\n  ");
+    Err(format!("seed {seed} differs at event {same}:\n  {}\nand\n  {}", part(&one.lines), part(&two.lines)))
 }

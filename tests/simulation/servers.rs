@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use lictor_identity::seal::SealKey;
@@ -41,6 +41,8 @@ const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
 const STABILIZATION_MILLIS: u64 = 500;
 /// The servers compare their states this often, which is more often than in life.
 const EQUALITY: EqualitySettings = EqualitySettings { entries: 100, interval: Duration::from_secs(2) };
+/// Sessions may be as short as that: less than in life, since a run is short.
+const SESSION_TTL_MIN: Duration = Duration::from_secs(1);
 /// 2026-01-01.
 const BEGINNING: Duration = Duration::from_secs(1_767_225_600);
 
@@ -122,6 +124,8 @@ pub(crate) struct Servers {
     seal: Arc<SealKey>,
     tasks: Tasks,
     trace: Trace,
+    /// No clock was wrong so far.
+    clocks_are_right: Arc<AtomicBool>,
 }
 
 impl Servers {
@@ -140,6 +144,7 @@ impl Servers {
             rng,
             tasks,
             trace,
+            clocks_are_right: Arc::new(AtomicBool::new(true)),
         }
     }
 
@@ -222,7 +227,7 @@ impl Servers {
                 },
                 default_intention_allow: true,
                 equality: EQUALITY,
-                session_ttl_min: lictor_types::session::TTL_MIN,
+                session_ttl_min: SESSION_TTL_MIN,
                 reconnect_timeout: Duration::from_secs(72 * 3600),
             },
             authorizer: Authorizer { acl_enabled: false, default_allow: true },
@@ -268,6 +273,12 @@ impl Servers {
     pub(crate) fn set_clock(&self, server: usize, millis: i64) {
         self.trace.note(|| format!("the clock of server {server} is wrong by {millis} ms"));
         self.machines.lock()[server].clock.offset.store(millis, Ordering::Relaxed);
+        self.clocks_are_right.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the clock of every server was right all the time.
+    pub(crate) fn clocks_are_right(&self) -> bool {
+        self.clocks_are_right.load(Ordering::Relaxed)
     }
 
     pub(crate) fn waist(&self, server: usize) -> Option<Waist> {

@@ -10,31 +10,42 @@ use lictor_types::{Answer, Consistency, Credential, Freshness, Index, Query};
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
+use crate::groups;
 use crate::history::History;
-use crate::servers::Servers;
+use crate::servers::{SERVERS, Servers};
 
 /// How long a blocked reader waits at most: far longer than anybody may stay uninformed.
 const WAIT: Duration = Duration::from_secs(120);
 /// What is there in the end is seen within this.
 const CURRENT_WITHIN: Duration = Duration::from_secs(5);
 /// What is watched.
-pub(crate) const PREFIX: &str = "register/";
+pub(crate) const PREFIXES: [&str; 2] = ["register/", groups::PREFIX];
 
 /// The keys with their indexes.
-type Rows = BTreeMap<String, Index>;
+pub(crate) type Rows = BTreeMap<String, Index>;
 
 /// One blocked reader at one server.
 #[derive(Clone)]
 pub(crate) struct Watcher {
     server: usize,
+    pub(crate) prefix: &'static str,
     servers: Servers,
     history: History,
     last: Arc<Mutex<Option<Rows>>>,
 }
 
 impl Watcher {
-    pub(crate) fn new(server: usize, servers: Servers, history: History) -> Self {
-        Self { server, servers, history, last: Arc::default() }
+    /// One at each server for everything that is watched.
+    pub(crate) fn all(servers: &Servers, history: &History) -> Vec<Self> {
+        let places = (0..SERVERS).flat_map(|server| PREFIXES.map(|prefix| (server, prefix)));
+        let watcher = |(server, prefix)| Self {
+            server,
+            prefix,
+            servers: servers.clone(),
+            history: history.clone(),
+            last: Arc::default(),
+        };
+        places.map(watcher).collect()
     }
 
     /// Follows until dropped.
@@ -48,10 +59,10 @@ impl Watcher {
             let after = seen.0;
             let block = (after.0 > 0).then_some(Block { after, wait_millis: WAIT.as_millis() as u64 });
             let freshness = Freshness { consistency: Consistency::Default, block };
-            let known = self.history.known_index();
+            let known = self.history.known_index(self.prefix);
             let mut over = waist.over.clone();
             let nobody = Credential::anonymous();
-            let asked = waist.datacenter.read(&nobody, Query::KvList(PREFIX.into()), freshness);
+            let asked = waist.datacenter.read(&nobody, Query::KvList(self.prefix.into()), freshness);
             let read = tokio::select! {
                 biased;
                 _ = over.wait_for(|over| *over) => continue,
@@ -80,6 +91,11 @@ impl Watcher {
         }
         if index == before.0 && *rows != before.1 {
             self.history.broken(format!("a watcher at server {server} was told two contents of index {index}"));
+        }
+        if self.prefix == groups::PREFIX
+            && let Some(half) = groups::half(rows)
+        {
+            self.history.broken(format!("a watcher at server {server} saw half of a transaction at {index}: {half}"));
         }
         for (key, its) in rows {
             if *its > index || before.1.get(key).is_some_and(|earlier| its < earlier) {

@@ -10,19 +10,25 @@ use lictor_agent::Datacenter;
 use lictor_runtime::{Rng, SeededRng, Tasks};
 use lictor_server::raft::{Faults, seed_randomness};
 use lictor_types::command::KvCommand;
-use lictor_types::{Answer, Command, Consistency, Credential, Freshness, Index, KvEntry, KvVerb, Query, Timestamp};
+use lictor_types::{
+    Answer, Command, Consistency, Credential, Freshness, Index, KvEntry, KvVerb, Query, Read, Timestamp,
+};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::clients::{self, Client, World};
+use crate::checks;
+use crate::clients::{Client, World};
 use crate::faults::{Bias, CALM, Nemesis};
+use crate::groups;
 use crate::history::History;
 use crate::invariants;
+use crate::locks;
 use crate::network::Network;
+use crate::reach;
 use crate::servers::{SERVERS, Servers, Shape};
 use crate::trace::Trace;
-use crate::watchers::{self, Watcher};
+use crate::watchers::Watcher;
 
 /// Things go wrong for so long.
 const TROUBLE: Duration = Duration::from_secs(20);
@@ -32,6 +38,8 @@ const RECOVERY: Duration = Duration::from_secs(30);
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// A client that is told to stop has ended its operation within this.
 const CLIENTS_END: Duration = Duration::from_secs(60);
+/// A leader that is busy ends sessions so much later.
+const SESSIONS_SLACK: Duration = Duration::from_secs(2);
 /// How often the states of the servers are compared.
 const COMPARE_INTERVAL: Duration = Duration::from_millis(150);
 /// How often somebody looks who leads.
@@ -76,6 +84,10 @@ pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     pub(crate) acknowledged: u64,
     pub(crate) leader_changes: u64,
+    /// Locks that were granted.
+    pub(crate) grants: u64,
+    /// Transactions on groups that were carried out.
+    pub(crate) transactions: u64,
     pub(crate) undecided: u64,
     /// Servers that joined or were replaced.
     pub(crate) member_changes: u64,
@@ -140,7 +152,7 @@ async fn simulate(plan: Plan) -> Report {
     let world = World {
         network: network.clone(),
         servers: servers.clone(),
-        history: History::default(),
+        history: History::new(),
         trace: trace.clone(),
         tasks: tasks.clone(),
         stop: Arc::new(AtomicBool::new(false)),
@@ -159,8 +171,7 @@ async fn simulate(plan: Plan) -> Report {
     tasks.spawn(hear_of_comparisons(servers.clone(), Arc::clone(&found)));
     let mut violations = Vec::new();
     violations.extend(writable(&servers).await.err());
-    let watchers: Vec<Watcher> =
-        (0..SERVERS).map(|server| Watcher::new(server, servers.clone(), world.history.clone())).collect();
+    let watchers = Watcher::all(&servers, &world.history);
     watchers.iter().for_each(|watcher| tasks.spawn(watcher.clone().run()));
 
     let workers = Tasks::new();
@@ -188,6 +199,7 @@ async fn simulate(plan: Plan) -> Report {
     if !workers.stop(CLIENTS_END).await {
         violations.push("a client did not end its operation".into());
     }
+    violations.extend(sessions_end(&servers).await.err());
     violations.extend(servers.fatal().map(|why| format!("a server says that it cannot go on: {why}")));
     violations.extend(equal(&servers).await.err());
     violations.append(&mut broken.lock());
@@ -209,6 +221,8 @@ async fn simulate(plan: Plan) -> Report {
         violations,
         acknowledged,
         leader_changes,
+        grants: world.history.grants(),
+        transactions: world.history.written(groups::PREFIX),
         undecided,
         member_changes: member_changes.load(Ordering::Relaxed),
         comparisons: found.last.values().sum(),
@@ -276,10 +290,29 @@ impl Found {
 /// Every watcher has seen what is there in the end.
 async fn are_current(servers: &Servers, watchers: &[Watcher], violations: &mut Vec<String>) {
     let Some((entries, _)) = everything(servers).await else { return };
-    let rows = entries.into_iter().filter(|entry| entry.key.starts_with(watchers::PREFIX));
-    let rows = rows.map(|entry| (entry.key, entry.modify_index)).collect();
     for watcher in watchers {
+        let rows = entries.iter().filter(|entry| entry.key.starts_with(watcher.prefix));
+        let rows = rows.map(|entry| (entry.key.clone(), entry.modify_index)).collect();
         violations.extend(watcher.is_current(&rows).await.err());
+    }
+}
+
+/// Nobody renews a session any more, so all end within twice their TTL.
+async fn sessions_end(servers: &Servers) -> Result<(), String> {
+    let limit = locks::TTL_MOST * 2 + SESSIONS_SLACK;
+    let begun = Instant::now();
+    loop {
+        let left: Vec<String> = match read(servers, Query::Sessions).await.map(|read| read.answer) {
+            Some(Answer::Sessions(sessions)) => sessions.into_iter().map(|session| session.id).collect(),
+            _ => vec!["nobody knows which".into()],
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > limit {
+            return Err(format!("sessions that nobody renews are there after {limit:?}: {left:?}"));
+        }
+        sleep(Duration::from_millis(250)).await;
     }
 }
 
@@ -311,7 +344,7 @@ pub(crate) async fn writable_at(servers: &Servers, some: &[usize], limit: Durati
             let command = KvCommand { verb: KvVerb::Set, key: "alive".into(), value: b"yes".to_vec(), flags: 0 };
             if let Some(waist) = servers.waist(server) {
                 let nobody = Credential::anonymous();
-                if clients::at(&waist, waist.datacenter.write(&nobody, Command::Kv(command))).await.is_some() {
+                if reach::at(&waist, waist.datacenter.write(&nobody, Command::Kv(command))).await.is_some() {
                     return;
                 }
             }
@@ -357,15 +390,20 @@ async fn judge(servers: &Servers, history: &History, violations: &mut Vec<String
         violations.push("the state cannot be read at the end".into());
         return 0;
     };
-    let (operations, nodes, seen) = history.take();
+    let (mut operations, locks, nodes, seen) = history.take();
     violations.extend(seen);
-    let mut operations = operations;
     // A last read of every key: what is there now must fit its history.
     let keys: std::collections::BTreeSet<String> = operations.iter().map(|it| it.key.clone()).collect();
     for key in keys.into_iter().filter(|key| !key.starts_with("unique/")) {
-        operations.push(last_read(&key, &entries.0));
+        let value = if key.starts_with(checks::PREFIX) {
+            read(servers, checks::question(&key)).await.as_ref().map(checks::said)
+        } else {
+            stored(&key, &entries.0)
+        };
+        operations.push(last_read(&key, value.unwrap_or_default()));
     }
-    let findings = invariants::judge(&operations, &entries.0);
+    let mut findings = invariants::judge(&operations, &entries.0);
+    locks::judge(locks, &entries.0, &mut findings);
     violations.extend(findings.broken);
     for node in nodes {
         if !entries.1.contains(&node) {
@@ -375,9 +413,14 @@ async fn judge(servers: &Servers, history: &History, violations: &mut Vec<String
     findings.undecided as u64
 }
 
-fn last_read(key: &str, entries: &[KvEntry]) -> crate::history::Operation {
-    let entry = entries.iter().find(|entry| entry.key == key);
-    let value = entry.and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok()).unwrap_or_default();
+/// What a key holds, or a group.
+fn stored(key: &str, entries: &[KvEntry]) -> Option<crate::history::Value> {
+    let key = if key.starts_with(groups::PREFIX) { groups::first_key(key) } else { key.to_owned() };
+    let entry = entries.iter().find(|entry| entry.key == key)?;
+    std::str::from_utf8(&entry.value).ok()?.parse().ok()
+}
+
+fn last_read(key: &str, value: crate::history::Value) -> crate::history::Operation {
     let answer = crate::history::Answer::Read { value, index: Index(u64::MAX) };
     crate::history::Operation {
         key: key.to_owned(),
@@ -389,14 +432,17 @@ fn last_read(key: &str, entries: &[KvEntry]) -> crate::history::Operation {
     }
 }
 
-/// All entries and all nodes.
-async fn everything(servers: &Servers) -> Option<(Vec<KvEntry>, Vec<String>)> {
+/// What a server answers when all is well.
+async fn read(servers: &Servers, query: Query) -> Option<Read> {
     let waist = servers.waist(0)?;
     let freshness = Freshness { consistency: Consistency::Consistent, block: None };
-    let nobody = Credential::anonymous();
-    let entries = clients::at(&waist, waist.datacenter.read(&nobody, Query::KvList(String::new()), freshness)).await?;
-    let nodes =
-        clients::at(&waist, waist.datacenter.read(&nobody, Query::Nodes(Default::default()), freshness)).await?;
+    reach::at(&waist, waist.datacenter.read(&Credential::anonymous(), query, freshness)).await
+}
+
+/// All entries and all nodes.
+async fn everything(servers: &Servers) -> Option<(Vec<KvEntry>, Vec<String>)> {
+    let entries = read(servers, Query::KvList(String::new())).await?;
+    let nodes = read(servers, Query::Nodes(Default::default())).await?;
     match (entries.answer, nodes.answer) {
         (Answer::KvEntries(entries), Answer::Nodes(nodes)) => {
             Some((entries, nodes.into_iter().map(|node| node.name.to_string()).collect()))

@@ -45,7 +45,7 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
             }
             duties.stop(Duration::from_secs(5)).await;
             datacenter.members.end();
-            datacenter.sessions.end();
+            datacenter.sessions.end(datacenter.consensus.faults());
             datacenter.health.end();
             datacenter.coordinates.end();
             datacenter.equality.end();
@@ -59,13 +59,15 @@ pub async fn run(datacenter: Arc<ServerDatacenter>, founding: Arc<Founding>, tas
 
 fn start_duties(datacenter: &Arc<ServerDatacenter>, founding: &Arc<Founding>, duties: &Tasks) {
     datacenter.members.start(&datacenter.published.load());
-    datacenter.sessions.start(&datacenter.published.load());
+    datacenter.sessions.start(&datacenter.published.load(), datacenter.consensus.faults());
     let (here, founding) = (Arc::clone(datacenter), Arc::clone(founding));
     duties.spawn(async move { establish::until_done(&here, &founding).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { members::reconcile(&here).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { membership::keep(&here).await });
+    let here = Arc::clone(datacenter);
+    duties.spawn(async move { sessions::forget_lock_delays(&here).await });
     let here = Arc::clone(datacenter);
     duties.spawn(async move { sessions::expire(&here).await });
     let here = Arc::clone(datacenter);

@@ -14,13 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lictor_state::Store;
-use lictor_state::access::Duty;
+use lictor_state::access::{Authorized, Duty};
 use lictor_types::rpc::Report;
+use lictor_types::session::LOCK_DELAY_MAX;
 use lictor_types::{Command, Credential, Index, Query, Refusal, Requirement, Resource, Session};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::datacenter::{ServerDatacenter, refuse_read};
+use crate::raft::{Bug, Faults};
 
 /// Sessions that one command ends.
 const EXPIRED_AT_ONCE: usize = 256;
@@ -110,24 +112,33 @@ impl Timers {
 
 impl SessionTimers {
     /// A lead begins: every session has its whole life before it.
-    pub(crate) fn start(&self, store: &Store) {
+    pub(crate) fn start(&self, store: &Store, faults: Faults) {
         let mut timers = self.timers.lock();
-        *timers = Timers::default();
+        if !faults.has(Bug::TimersNotReset) {
+            *timers = Timers::default();
+        }
+        if faults.has(Bug::TimersNotStarted) {
+            (timers.seen, timers.looked) = (store.index(), Some(Instant::now() + Duration::from_secs(3600)));
+        }
         timers.follow(store, Instant::now());
     }
 
     /// A lead is over: what was counted is of no use to a later one.
-    pub(crate) fn end(&self) {
-        *self.timers.lock() = Timers::default();
+    pub(crate) fn end(&self, faults: Faults) {
+        if !faults.has(Bug::TimersNotReset) {
+            *self.timers.lock() = Timers::default();
+        }
     }
 
     /// Gives a session another life; whether it still has one.
-    fn renew(&self, session: &Session) -> bool {
+    fn renew(&self, session: &Session, faults: Faults) -> bool {
         let mut timers = self.timers.lock();
         if timers.ending.contains(&session.id) {
-            return false;
+            return faults.has(Bug::RenewalOfTheEnding);
         }
-        if let Some(ttl) = session.time_to_live() {
+        if let Some(ttl) = session.time_to_live()
+            && !faults.has(Bug::RenewalForgotten)
+        {
             timers.set(&session.id, Instant::now() + life(ttl));
         }
         true
@@ -161,6 +172,16 @@ pub(crate) async fn expire(datacenter: &ServerDatacenter) {
     }
 }
 
+/// What a test plants: a lead begins as if no lock was shut.
+pub(crate) async fn forget_lock_delays(datacenter: &ServerDatacenter) {
+    if datacenter.consensus.faults().has(Bug::LockDelaysLostOnFailover) {
+        let nothing = Authorized::system(Duty::ExpireSessions, Command::SessionsExpire(Vec::new()));
+        let beyond = datacenter.published.load().leader_time().after(LOCK_DELAY_MAX);
+        let id = datacenter.new_request_id();
+        let _either = datacenter.propose_at(id, nothing, beyond).await;
+    }
+}
+
 async fn end(datacenter: &ServerDatacenter, ids: Vec<String>) {
     tracing::info!(sessions = ids.len(), first = ids.first(), "ending sessions that nobody renewed");
     if let Err(refusal) = datacenter.write_as(Duty::ExpireSessions, Command::SessionsExpire(ids.clone())).await {
@@ -181,7 +202,7 @@ impl ServerDatacenter {
         let store = self.published.load();
         let Some(session) = store.session(id) else { return Ok(Report::Session(None)) };
         self.rules(credential)?.require(&Requirement::write(Resource::Session, session.node.as_str()))?;
-        let renewed = self.sessions.renew(session).then(|| Box::new(session.clone()));
+        let renewed = self.sessions.renew(session, self.consensus.faults()).then(|| Box::new(session.clone()));
         Ok(Report::Session(renewed))
     }
 }
@@ -277,12 +298,12 @@ mod tests {
         let mut world = World::new();
         world.make("a");
         let timers = SessionTimers::default();
-        timers.start(&world.store);
+        timers.start(&world.store, Faults::default());
         let session = world.store.session("a").unwrap().clone();
-        assert!(timers.renew(&session));
+        assert!(timers.renew(&session, Faults::default()));
         let later = Instant::now() + TTL * 2;
         assert_eq!(timers.timers.lock().take_due(later), ["a"]);
-        assert!(!timers.renew(&session));
+        assert!(!timers.renew(&session, Faults::default()));
         assert_eq!(timers.count(), 0);
     }
 

@@ -60,6 +60,28 @@ pub enum Bug {
     SnapshotDropsOutcomes,
     /// A snapshot lacks the nodes.
     SnapshotDropsNodes,
+    /// A snapshot lacks the checks.
+    SnapshotDropsChecks,
+    /// A snapshot lacks the tombstones.
+    SnapshotDropsTombstones,
+    /// A snapshot lacks the sessions.
+    SnapshotDropsSessions,
+    /// A snapshot lacks the lock-delays.
+    SnapshotDropsLockDelays,
+    /// Of a transaction that fails, what comes before the failure is kept.
+    TransactionPartlyApplied,
+    /// A new leader answers under its lease before an entry of its own term tells it what the one before had committed.
+    LeadWithoutNoOp,
+    /// A new leader knows of no lock-delay.
+    LockDelaysLostOnFailover,
+    /// A server that leads again goes on with the timers of its earlier lead.
+    TimersNotReset,
+    /// A new leader sets no timers for the sessions that are there.
+    TimersNotStarted,
+    /// A renewal is answered and sets no timer anew.
+    RenewalForgotten,
+    /// A session that is being ended can still be renewed.
+    RenewalOfTheEnding,
 }
 
 /// Bugs that a test plants. None outside of tests, and a release build has no way to have one: see [`Faults::has`].

@@ -51,6 +51,9 @@ impl StateMachine for Replica {
                     self.looks.look(&store);
                 }
                 changes.merge(applied.changes);
+                if let Some(half) = self.planted.half(&envelope, &applied.outcome) {
+                    changes.merge(store.apply(&half).changes);
+                }
                 outcomes.push(encoding::encode::<Outcome>(&applied.outcome));
                 if let (Some(before), true) = (before, at + 1 == envelopes.len()) {
                     store = before;

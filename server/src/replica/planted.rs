@@ -3,7 +3,8 @@
 use std::io;
 
 use lictor_state::{Changes, Store};
-use lictor_types::{Command, Envelope, KvVerb};
+use lictor_types::command::Effect;
+use lictor_types::{Command, Envelope, KvVerb, Outcome, Transaction};
 use minicbor::{Decoder, Encoder};
 use parking_lot::Mutex;
 
@@ -72,6 +73,18 @@ impl Planted {
         }
     }
 
+    /// What of a transaction that failed is applied all the same.
+    pub(super) fn half(&self, envelope: &Envelope, outcome: &Outcome) -> Option<Envelope> {
+        let (Command::Transaction(transaction), Effect::Transaction(it)) = (&envelope.command, &outcome.effect) else {
+            return None;
+        };
+        let first = it.errors.first().filter(|_| self.has(Bug::TransactionPartlyApplied))?;
+        let done = transaction.operations[..first.op_index as usize].to_vec();
+        let mut half = Envelope { command: Command::Transaction(Transaction::new(done)), ..envelope.clone() };
+        half.request_id[0] ^= 0xff;
+        Some(half)
+    }
+
     /// What readers are told of.
     pub(super) fn changes(&self, changes: Changes) -> Changes {
         if self.has(Bug::LostWakeup) { Changes::default() } else { changes }
@@ -90,8 +103,12 @@ impl Planted {
         let section = [
             (Bug::SnapshotDropsIndex, 1),
             (Bug::SnapshotDropsNodes, 6),
+            (Bug::SnapshotDropsChecks, 8),
             (Bug::SnapshotDropsKv, 9),
+            (Bug::SnapshotDropsTombstones, 10),
             (Bug::SnapshotDropsOutcomes, 19),
+            (Bug::SnapshotDropsSessions, 20),
+            (Bug::SnapshotDropsLockDelays, 21),
         ]
         .into_iter()
         .find(|(bug, _)| self.has(*bug));

@@ -9,6 +9,7 @@
 //! - A search that meets its budget says so: [`Verdict::Unknown`] is no pass.
 
 mod catalog;
+mod delayed;
 mod models;
 mod notation;
 
@@ -17,6 +18,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 pub use catalog::{Catalog, CatalogAnswer, CatalogInput, Instance};
+pub use delayed::{DelayedLock, DelayedLockAnswer, DelayedLockInput, LockState, SessionEnd, SessionNumber};
 pub use models::{Entry, KeyValue, KvAnswer, KvInput, KvStep, Lock, LockAnswer, LockInput, Register};
 pub use notation::{history_of_catalog, history_of_keys, history_of_locks};
 
