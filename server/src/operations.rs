@@ -203,7 +203,7 @@ impl ServerDatacenter {
             committed: raft.committed,
             applied: raft.applied,
             snapshot: raft.snapshot,
-            snapshot_term: raft.snapshot_term,
+            snapshot_term: Some(raft.snapshot_term),
             applied_term: raft.last_term,
             contact_millis: u64::try_from(contact.as_millis()).unwrap_or(u64::MAX),
             pending: raft.committed.saturating_sub(raft.applied),

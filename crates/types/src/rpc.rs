@@ -475,7 +475,7 @@ pub struct LogFigures {
     pub pending: u64,
     /// The term of the entry that the latest snapshot ends with.
     #[n(9)]
-    pub snapshot_term: u64,
+    pub snapshot_term: Option<u64>,
 }
 
 /// A server in raft.

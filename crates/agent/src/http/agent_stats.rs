@@ -76,7 +76,7 @@ pub(super) fn of_raft(status: &Status, log: &LogFigures) -> Value {
         "last_log_index": log.last.to_string(),
         "last_log_term": log.applied_term.to_string(),
         "last_snapshot_index": log.snapshot.to_string(),
-        "last_snapshot_term": log.snapshot_term.to_string(),
+        "last_snapshot_term": log.snapshot_term.unwrap_or_default().to_string(),
         "latest_configuration": format!("[{}]", members.join(" ")),
         "num_peers": others.to_string(),
         "protocol_version": RAFT_PROTOCOL,

@@ -3,6 +3,7 @@
 mod config;
 mod locks;
 mod prepared;
+mod release;
 mod show;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use lictor_types::query::{IntentionMatch, IntentionQuery, KeysQuery, ServiceQuer
 use lictor_types::token::{ANONYMOUS_ACCESSOR, JoinToken};
 use lictor_types::{
     Action, CaRoot, Command, Coordinate, Deregistration, Envelope, Index, KvVerb, Merge, Near, NodeCoordinate, Query,
-    Refusal, Selection, SourceIntention, Timestamp, Token,
+    Refusal, Selection, SourceIntention, Timestamp, Token, encoding,
 };
 
 /// A state, who asks it, what time it is, and who waits.
@@ -37,6 +38,8 @@ pub(crate) struct Runner {
     request: Option<u64>,
     /// The secret of who asks; `None` is the system.
     asker: Option<String>,
+    /// All that was applied, as it stands in a log.
+    log: Vec<Vec<u8>>,
 }
 
 /// Arguments of a line: words, and `name=value` pairs.
@@ -114,7 +117,9 @@ impl Runner {
         let number = self.request.take().map_or(self.requests + 1_000_000, |number| number);
         let mut request_id = [0; 16];
         request_id[..8].copy_from_slice(&number.to_be_bytes());
-        let applied = self.store.apply(&Envelope { request_id, leader_time: Timestamp(self.time), command });
+        let envelope = Envelope { request_id, leader_time: Timestamp(self.time), command };
+        self.log.push(encoding::encode(&envelope));
+        let applied = self.store.apply(&envelope);
         self.published.publish(self.store.clone(), &applied.changes);
         let index = applied.outcome.index;
         let mut lines = vec![match applied.outcome.effect {

@@ -14,7 +14,7 @@ fn members_of_other_protocols() {
         tags: pairs(),
         meta: pairs(),
         status: MemberStatus::Alive,
-        protocols: Some([1, 5, 2, 2, 4, 4]),
+        protocols: Some([1, 5, 2, 2, 5, 5]),
     };
     check("member-of-other-protocols", member);
 }
@@ -31,7 +31,9 @@ fn how_far_a_server_is() {
         applied_term: 2,
         contact_millis: 5,
         pending: 1,
-        snapshot_term: 2,
+        snapshot_term: None,
     };
-    check("report-status-with-log", Response::Report(Report::Status(Status { log: Some(log), ..Status::default() })));
+    let status = |log| Response::Report(Report::Status(Status { log: Some(log), ..Status::default() }));
+    check("report-status-with-log", status(log.clone()));
+    check("report-status-with-snapshot-term", status(LogFigures { snapshot_term: Some(2), ..log }));
 }
