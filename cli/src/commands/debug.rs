@@ -138,8 +138,11 @@ impl Capture {
             }
         };
         let figures = async {
+            if !metrics {
+                return;
+            }
             let mut number = 0;
-            while metrics {
+            loop {
                 self.take(api, format!("{number}/metrics.json"), "/v1/agent/metrics").await;
                 number += 1;
                 tokio::time::sleep(interval).await;
