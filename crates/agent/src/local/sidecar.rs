@@ -132,19 +132,20 @@ impl ServiceDefinition {
         let host = if self.address.is_empty() { &self.proxy.local_service_address } else { &self.address };
         let port = self.settled_port();
         let tcp = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        self.checks = vec![
-            CheckDefinition {
+        // One that listens on a socket of the file system alone is told by its alias.
+        if port != 0 {
+            self.checks.push(CheckDefinition {
                 name: "Connect Sidecar Listening".into(),
                 tcp,
                 interval: Some(LISTENING_INTERVAL),
                 ..CheckDefinition::default()
-            },
-            CheckDefinition {
-                name: format!("Connect Sidecar Aliasing {parent}"),
-                alias_service: parent,
-                ..CheckDefinition::default()
-            },
-        ];
+            });
+        }
+        self.checks.push(CheckDefinition {
+            name: format!("Connect Sidecar Aliasing {parent}"),
+            alias_service: parent,
+            ..CheckDefinition::default()
+        });
     }
 
     fn settled_port(&self) -> u16 {
