@@ -44,6 +44,7 @@ async fn writes_go_on_soon_after_kill_9_of_the_leader() {
     );
 }
 
+/// Fly.io, Vault, April 2024: a leader was stopped before it had handed the lead on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_write() {
     let mut cluster = TestCluster::start(3).await;

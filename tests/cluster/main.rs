@@ -2,6 +2,7 @@
 
 mod certificates;
 mod damage;
+mod descriptors;
 mod durability;
 mod events;
 mod failover;
