@@ -15,8 +15,8 @@ use lictor_agent::figures::Figures;
 use lictor_agent::local::{Local, LocalSettings};
 use lictor_agent::orders::Orders;
 use lictor_agent::pools::{KeysError, Pools};
+use lictor_agent::renewal::{self, LOOK_INTERVAL};
 use lictor_agent::session::Proof;
-use lictor_identity::files::read_roots;
 use lictor_identity::{RenewableChain, RpcMaterial, RpcTrust, SpiffeError, Tls, TlsTransport};
 use lictor_runtime::fs::{Fs, MemoryFs, RealFs};
 use lictor_runtime::{Clock, Resolver, Rng, Tasks};
@@ -35,7 +35,6 @@ use crate::login::{KubernetesLogin, LoginMethods};
 use crate::material::{self, MaterialError, ServerMaterial};
 use crate::raft::{self, DataDirectory, DataDirectoryError, LogOptions, ServerId};
 use crate::recover::{self, RecoveryError};
-use crate::renewal::LOOK_INTERVAL;
 
 /// How long a leaf certificate is valid (Consul's `LeafCertTTL`).
 const LEAF_LIFETIME: Duration = Duration::from_secs(72 * 3600);
@@ -255,10 +254,13 @@ async fn start(config: Config, deps: ServerDeps, tasks: &Tasks) -> Result<Server
     expiries.in_force(expiry::HTTPS, &material.https);
     let https_chain = RenewableChain::new(material.https);
     let https = &config.https_tls;
-    let clients = https.ca_file.as_deref().filter(|_| https.verify_incoming).map(read_roots).transpose();
-    let clients = clients.map_err(|error| StartError::Tls(error.to_string()))?;
-    let https = tls.https_server(&https_chain, clients.as_ref()).map_err(|error| StartError::Tls(error.to_string()))?;
+    let clients = renewal::https_clients(https, tasks).map_err(|error| StartError::Tls(error.to_string()))?;
+    let https = tls.https_server(&https_chain, clients).map_err(|error| StartError::Tls(error.to_string()))?;
     let rpc_material = RpcMaterial::new(tls, Arc::clone(&trust), Some(material.own));
+    if let Some(file) = material.roots_file {
+        let trust = Arc::clone(&trust);
+        tasks.spawn(file.follow(expiry::RPC, LOOK_INTERVAL, move |roots| trust.set_server_roots(roots)));
+    }
     if let Some(files) = material.own_files {
         let (rpc_material, expiries) = (Arc::clone(&rpc_material), expiries.clone());
         let put_in_force = move |chain| {
@@ -353,6 +355,7 @@ fn core_settings(
         .advertise_server
         .clone()
         .unwrap_or_else(|| SocketAddr::new(config.addresses.advertise, rpc.port()).to_string());
+    let defaults = raft::Settings::default();
     CoreSettings {
         own: ServerAddress { id: identity.node_id.clone(), name: identity.node_name.clone(), address },
         member: identity.member(),
@@ -361,8 +364,10 @@ fn core_settings(
         raft: raft::Settings {
             datacenter: config.datacenter.clone(),
             raft_multiplier: config.performance.raft_multiplier,
+            snapshot_entries: config.raft.snapshot_threshold.map_or(defaults.snapshot_entries, u64::from),
+            kept_entries: config.raft.trailing_logs.map_or(defaults.kept_entries, u64::from),
             log: if config.data_dir.is_some() { LogOptions::default() } else { LogOptions::in_memory() },
-            ..raft::Settings::default()
+            ..defaults
         },
         server: ServerSettings {
             datacenter: config.datacenter.clone(),

@@ -33,7 +33,6 @@ pub mod raft;
 mod raft_operations;
 pub mod recover;
 mod relay;
-mod renewal;
 pub mod replica;
 pub mod rpc;
 mod signatures;

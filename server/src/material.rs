@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lictor_agent::config::{Config, TlsFiles};
+use lictor_agent::renewal::{AuthorityFile, CertificateFiles};
 use lictor_identity::files::{FileError, read_keyed_chain, read_roots, read_seal_key};
 use lictor_identity::loopback::{LoopbackError, LoopbackMaterial};
 use lictor_identity::{KeyedChain, Roots, SealKey};
 use lictor_runtime::Rng;
-
-use crate::renewal::CertificateFiles;
 
 /// Why a server has no identity.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +55,8 @@ pub struct ServerMaterial {
     pub own: KeyedChain,
     /// Its certificate for HTTPS.
     pub https: KeyedChain,
+    /// The file of `roots`, if they are from one.
+    pub roots_file: Option<AuthorityFile>,
     /// The files of `own`, if it is from files.
     pub own_files: Option<CertificateFiles>,
     /// The files of `https`, if it is from files.
@@ -90,7 +91,8 @@ impl ServerMaterial {
         if let (Some((roots, own)), Some(seal)) = (configured, seal.clone()) {
             let https = https.unwrap_or_else(|| own.clone());
             let https_files = https_files.or_else(|| own_files.clone());
-            return Ok(Self { roots, own, https, own_files, https_files, seal, loopback_join_token: None });
+            let roots_file = files.map(|(ca, ..)| AuthorityFile(ca.to_owned()));
+            return Ok(Self { roots, own, https, roots_file, own_files, https_files, seal, loopback_join_token: None });
         }
         if !config.on_loopback() {
             return Err(MaterialError::Missing {
@@ -103,6 +105,7 @@ impl ServerMaterial {
             roots: shared.server_roots,
             https: https.unwrap_or_else(|| shared.server.clone()),
             own: shared.server,
+            roots_file: None,
             // The shared ones are made anew at a start, not in their files.
             own_files: None,
             https_files,

@@ -6,7 +6,7 @@ use lictor_state::access::Duty;
 use lictor_types::authority::AuthorityRecord;
 use lictor_types::command::Effect;
 use lictor_types::rpc::{
-    CreateJoinToken, ForceLeave, Operation, Probe, RaftServer, Report, ServerAddress, SignLeaf, Status,
+    CreateJoinToken, ForceLeave, LogFigures, Operation, Probe, RaftServer, Report, ServerAddress, SignLeaf, Status,
 };
 use lictor_types::token::JoinToken;
 use lictor_types::{
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::datacenter::{ServerDatacenter, refuse_read};
 use crate::membership;
+use crate::raft::Role;
 
 /// The longest that a join token may be valid.
 const JOIN_TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -182,7 +183,30 @@ impl ServerDatacenter {
         let as_server = |voter: bool| move |it| Some(RaftServer { server: membership::address(it)?, voter });
         let servers = members.voters.iter().filter_map(as_server(true));
         let servers = servers.chain(members.learners.iter().filter_map(as_server(false))).collect();
-        Status { leader, peers, index: self.published.load().index(), is_leader: self.consensus.is_leader(), servers }
+        let is_leader = self.consensus.is_leader();
+        let log = Some(self.log_figures(is_leader));
+        Status { leader, peers, index: self.published.load().index(), is_leader, servers, log }
+    }
+
+    fn log_figures(&self, is_leader: bool) -> LogFigures {
+        let raft = self.consensus.status();
+        let contact = if is_leader { Duration::ZERO } else { self.consensus.last_contact() };
+        let state = match raft.role {
+            Role::Leader => "Leader",
+            Role::Candidate => "Candidate",
+            Role::Follower | Role::Learner => "Follower",
+        };
+        LogFigures {
+            state: state.to_owned(),
+            term: raft.term,
+            last: raft.last_log,
+            committed: raft.committed,
+            applied: raft.applied,
+            snapshot: raft.snapshot,
+            applied_term: raft.last_term,
+            contact_millis: u64::try_from(contact.as_millis()).unwrap_or(u64::MAX),
+            pending: raft.committed.saturating_sub(raft.applied),
+        }
     }
 
     /// The mesh CA with its keys, opened for one use.

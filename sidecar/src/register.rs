@@ -150,12 +150,8 @@ impl Registrations {
 fn catalog_upstream(spec: &UpstreamSpec) -> CatalogUpstream {
     CatalogUpstream {
         destination_type: "service".into(),
-        destination_name: spec.service.to_string(),
-        datacenter: String::new(),
         local_bind_address: spec.local.ip().to_string(),
         local_bind_port: spec.local.port(),
-        config: Default::default(),
-        mesh_gateway: Default::default(),
-        centrally_configured: None,
+        ..CatalogUpstream::new(spec.service.to_string())
     }
 }

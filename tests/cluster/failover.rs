@@ -12,6 +12,8 @@ const KILLS: u32 = 5;
 /// From the kill to the next acknowledged write, on a busy machine. The figure is in the summary; it is measured over
 /// 30 kills by `lictor-bench failover`.
 const PAUSE_LIMIT: Duration = Duration::from_secs(5);
+/// For an agent to notice that its server says nothing and to ask another one, on a busy machine. It takes 0.7 s on an idle one.
+const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 /// For a server to come back, on a busy machine.
 const RETURN_LIMIT: Duration = Duration::from_secs(30);
 /// Acknowledged writes between two restarts.
@@ -45,6 +47,26 @@ async fn writes_go_on_soon_after_kill_9_of_the_leader() {
 }
 
 /// Fly.io, Vault, April 2024: a leader was stopped before it had handed the lead on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_whose_server_falls_silent_asks_another_one() {
+    let cluster = TestCluster::start(3).await;
+    let client = cluster.client.client();
+    client.put_bytes("/v1/kv/there", &[], Bytes::from_static(b"yes")).await.expect("a write");
+    let mut longest = Duration::ZERO;
+    // One of the three is the agent's server when its turn comes.
+    for server in &cluster.servers {
+        server.pause(true);
+        let begun = Instant::now();
+        let read = client.get_bytes("/v1/kv/there", &[("raw", ""), ("stale", "")]).await;
+        longest = longest.max(begun.elapsed());
+        server.pause(false);
+        read.expect("a read while one server is stopped");
+        eventually("the server knows the leader again", RETURN_LIMIT, || server.leader()).await;
+    }
+    println!("summary: a client agent's read when its server falls silent: {} ms", longest.as_millis());
+    assert!(longest < SILENCE_LIMIT, "{longest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_write() {
     let mut cluster = TestCluster::start(3).await;

@@ -1,5 +1,6 @@
 //! Real processes on loopback: no acknowledged write is lost, whoever is killed, and no change escapes a blocking query.
 
+mod blocking;
 mod certificates;
 mod damage;
 mod descriptors;
@@ -7,6 +8,7 @@ mod durability;
 mod events;
 mod failover;
 mod full_disk;
+mod https;
 mod journal;
 mod leave;
 mod locks;

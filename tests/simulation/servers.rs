@@ -196,6 +196,7 @@ impl Servers {
                     .into(),
                 meta: Default::default(),
                 status: MemberStatus::Alive,
+                protocols: None,
             },
             bootstrap_expect: self.shape.servers as u32,
             join: (0..self.shape.servers).map(address).collect(),

@@ -1,5 +1,7 @@
 //! `lictor agent`: one agent, client or server, until a signal.
 
+mod rarer;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +18,8 @@ use lictor_runtime::{Resolver, SystemClock, SystemRng};
 use lictor_server::boot::{self, RunningAgent, ServerDeps};
 use lictor_types::Refusal;
 
+use rarer::RarerFlags;
+
 use super::watch::agent::Watches;
 use crate::arguments::go_bool;
 use crate::logging::{self, Dial, Level};
@@ -26,6 +30,8 @@ use crate::runtime::{AGENT_BLOCKING_THREADS, Heard, Signals, Stop, Watched, of_w
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long leaving the cluster may take, the time that a server serves on not counted.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+/// When this release was built, as far as anybody is told: builds are reproducible.
+const BUILD_MOMENT: &str = "1970-01-01 00:00:01 +0000 UTC";
 /// The width of the names in the banner.
 const BANNER_WIDTH: usize = 18;
 
@@ -173,6 +179,8 @@ pub(crate) struct AgentFlags {
     /// Threads that work (ours); as many as cores without one.
     #[arg(long, value_name = "COUNT")]
     worker_threads: Option<usize>,
+    #[command(flatten)]
+    rarer: RarerFlags,
 }
 
 impl AgentFlags {
@@ -232,6 +240,7 @@ impl AgentFlags {
             enable_local_script_checks: self.enable_local_script_checks,
             pid_file: self.pid_file,
             login_token_file: self.login_token_file,
+            more: self.rarer.into_keys(),
         }
     }
 }
@@ -419,6 +428,7 @@ fn banner(config: &Config, identity: &AgentIdentity, doors: &Doors) -> Vec<Strin
     let verified = "Verify Incoming: true, Verify Outgoing: true (Verify Hostname: true), Min Version: TLSv1_3";
     let lines = [
         ("Version", format!("'{CONSUL_VERSION}' (Lictor '{LICTOR_VERSION}')")),
+        ("Build Date", format!("'{BUILD_MOMENT}'")),
         ("Node ID", format!("'{}'", identity.node_id)),
         ("Node name", format!("'{}'", identity.node_name)),
         ("Datacenter", format!("'{}' (Segment: '{segment}')", config.datacenter)),
@@ -478,6 +488,7 @@ mod tests {
         };
         let banner = banner(&config, &identity, &doors);
         for line in [
+            "        Build Date: '1970-01-01 00:00:01 +0000 UTC'",
             "           Node ID: '40e4a748-2192-161a-0510-9bf59fe950b5'",
             "         Node name: 'here'",
             "        Datacenter: 'dc1' (Segment: '<all>')",
@@ -503,6 +514,44 @@ mod tests {
             ..AgentFlags::default()
         };
         Config::load(&flags.into_flags(), &host()).unwrap();
+    }
+
+    #[test]
+    fn every_flag_of_consuls_agent_is_taken() {
+        // What `consul agent -help` of 1.8 and of 1.22 lists, with a value that each takes.
+        let flags = "-advertise=127.0.0.1 -advertise-wan=127.0.0.1 -allow-write-http-from=127.0.0.0/8 -alt-domain=x \
+            -auto-reload-config -bind=127.0.0.1 -bootstrap=false -bootstrap-expect=1 -check_output_max_size=100 \
+            -client=127.0.0.1 -config-format=hcl -data-dir=/d -datacenter=dc1 -default-query-time=10s -dev \
+            -disable-host-node-id -disable-keyring-file -dns-port=1 -domain=x -enable-local-script-checks \
+            -enable-script-checks -encrypt=off -grpc-port=2 -grpc-tls-port=3 -hcl=log_json=true -http-port=4 \
+            -https-port=5 -join=a -join-wan=b -log-file=/l -log-json -log-level=info -log-rotate-bytes=1 \
+            -log-rotate-duration=1s -log-rotate-max-files=-1 -max-query-time=20s -node=n \
+            -node-id=40e4a748-2192-161a-0510-9bf59fe950b5 -node-meta=a:b -non-voting-server -pid-file=/p \
+            -primary-gateway=g -protocol=3 -raft-protocol=3 -read-replica -recursor=127.0.0.1 -rejoin \
+            -retry-interval=1s -retry-interval-wan=1s -retry-join=a -retry-join-wan=b -retry-max=1 -retry-max-wan=1 \
+            -segment= -serf-lan-allowed-cidrs=127.0.0.0/8 -serf-lan-bind=127.0.0.1 -serf-lan-port=6 \
+            -serf-wan-allowed-cidrs=127.0.0.0/8 -serf-wan-bind=127.0.0.1 -serf-wan-port=7 -server -server-port=8 \
+            -syslog -ui -ui-content-path=/x -ui-dir=/y";
+        let arguments = ["lictor", "agent"].into_iter().chain(flags.split_whitespace()).map(Into::into).collect();
+        let parsed = crate::arguments::parse(arguments);
+        let crate::arguments::Parsed::Command { command, .. } = parsed else {
+            let crate::arguments::Parsed::Wrong(text) = parsed else { panic!("no command") };
+            panic!("{text}");
+        };
+        let super::super::Command::Agent(flags) = *command else { panic!("another command") };
+        let config = Config::load(&flags.into_flags(), &host()).unwrap();
+        assert_eq!(config.http.allow_write_from.len() + config.gossip.allowed_lan.len(), 2);
+        assert_eq!((config.gossip.retry_max_wan, config.check_settings.output_max_size), (1, 100));
+        assert_eq!(config.limits.max_query_time, Duration::from_secs(20));
+        let ignored: Vec<&str> = config.ignored.iter().map(|it| it.key.as_str()).collect();
+        for key in ["log_file", "enable_syslog", "primary_gateways", "ui_config.enabled", "ports.grpc", "protocol"] {
+            assert!(ignored.contains(&key), "{key} is not in {ignored:?}");
+        }
+        assert!(
+            config.warnings.iter().any(|it| it.starts_with("flags: log_file has no effect")),
+            "{:?}",
+            config.warnings
+        );
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::{Args, Subcommand};
 use lictor_client::encode_path;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::key_value;
+use super::{Format, key_value};
 use crate::api::{Api, ApiFlags};
 use crate::output::{Failure, Output};
 use crate::table::{DETAIL_GAP, LIST_GAP, columns};
@@ -28,6 +29,9 @@ pub(crate) enum CatalogCommand {
 /// Of which agent.
 #[derive(Args)]
 pub(crate) struct DatacentersFlags {
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -50,6 +54,9 @@ pub(crate) struct NodesFlags {
     /// Nearest to this node first, by round-trip time; _agent is the agent that is asked.
     #[arg(long, value_name = "NODE")]
     near: Option<String>,
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -66,6 +73,9 @@ pub(crate) struct ServicesFlags {
     /// Only services of nodes with this meta; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     node_meta: Vec<(String, String)>,
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -104,16 +114,16 @@ struct NodeService {
 
 pub(super) async fn run(command: CatalogCommand) -> Result<Output, Failure> {
     match command {
-        CatalogCommand::Datacenters(flags) => datacenters(&Api::connect(&flags.api)?).await,
+        CatalogCommand::Datacenters(flags) => datacenters(&Api::connect(&flags.api)?, flags.format).await,
         CatalogCommand::Nodes(flags) => nodes(&Api::connect(&flags.api)?, &flags).await,
         CatalogCommand::Services(flags) => services(&Api::connect(&flags.api)?, &flags).await,
     }
 }
 
-async fn datacenters(api: &Api) -> Result<Output, Failure> {
+async fn datacenters(api: &Api, format: Format) -> Result<Output, Failure> {
     let (names, _): (Vec<String>, _) =
         api.get("/v1/catalog/datacenters", &[]).await.map_err(Failure::because("Error listing datacenters"))?;
-    Ok(Output::lines(names))
+    if format == Format::Json { Output::json(&names, 2) } else { Ok(Output::lines(names)) }
 }
 
 async fn nodes(api: &Api, flags: &NodesFlags) -> Result<Output, Failure> {
@@ -121,13 +131,17 @@ async fn nodes(api: &Api, flags: &NodesFlags) -> Result<Output, Failure> {
     let mut query: Vec<_> = meta.iter().map(|pair| ("node-meta", pair.as_str())).collect();
     query.extend(flags.filter.as_deref().map(|filter| ("filter", filter)));
     query.extend(flags.near.as_deref().map(|near| ("near", near)));
-    let (mut rows, _): (Vec<NodeRow>, _) = match &flags.service {
+    let (answer, _): (Value, _) = match &flags.service {
         Some(service) => api
             .get(&format!("/v1/catalog/service/{}", encode_path(service)), &query)
             .await
             .map_err(Failure::because("Error listing nodes for service"))?,
         None => api.get("/v1/catalog/nodes", &query).await.map_err(Failure::because("Error listing nodes"))?,
     };
+    if flags.format == Format::Json {
+        return Output::json(&answer, 2);
+    }
+    let mut rows: Vec<NodeRow> = Deserialize::deserialize(answer).map_err(Failure::because("Error listing nodes"))?;
     if rows.is_empty() {
         return Ok(Output::remark("No nodes match the given query - try expanding your search."));
     }
@@ -183,6 +197,9 @@ async fn services(api: &Api, flags: &ServicesFlags) -> Result<Output, Failure> {
     } else {
         services = api.get("/v1/catalog/services", &query).await.map_err(Failure::because("Error listing services"))?.0;
     }
+    if flags.format == Format::Json {
+        return Output::json(&services, 2);
+    }
     if services.is_empty() {
         return Ok(Output::remark("No services match the given query - try expanding your search."));
     }
@@ -222,6 +239,8 @@ mod tests {
             text(nodes(&fake.api(), &flags).await.unwrap()),
             "Node  ID        Address   DC\nn1    40e4a748  10.0.0.1  dc1\n"
         );
+        let as_json = NodesFlags { format: Format::Json, ..NodesFlags::default() };
+        assert!(text(nodes(&fake.api(), &as_json).await.unwrap()).contains("\"Address\": \"10.0.0.1\""));
         flags.detailed = true;
         let shown = text(nodes(&fake.api(), &flags).await.unwrap());
         assert!(

@@ -6,12 +6,16 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Format;
 use crate::api::{Api, ApiFlags};
 use crate::output::{Failure, Output};
 
 /// Of which agent.
 #[derive(Args)]
 pub(crate) struct InfoFlags {
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -23,12 +27,15 @@ struct AgentSelf {
 }
 
 pub(super) async fn run(flags: InfoFlags) -> Result<Output, Failure> {
-    show(&Api::connect(&flags.api)?).await
+    show(&Api::connect(&flags.api)?, flags.format).await
 }
 
-async fn show(api: &Api) -> Result<Output, Failure> {
+async fn show(api: &Api, format: Format) -> Result<Output, Failure> {
     let (AgentSelf { stats }, _) =
         api.get("/v1/agent/self", &[]).await.map_err(Failure::because("Error querying agent"))?;
+    if format == Format::Json {
+        return Output::json(&stats, 2);
+    }
     let mut lines = Vec::new();
     for (group, figures) in stats {
         lines.push(format!("{group}:"));
@@ -49,7 +56,9 @@ mod tests {
     async fn figures_are_shown_in_their_groups() {
         let answer = r#"{"Config":{},"Stats":{"raft":{"state":"Leader","term":2},"agent":{"checks":"0"}}}"#;
         let fake = Fake::answering(&[("GET /v1/agent/self", 200, answer)]).await;
-        let shown = show(&fake.api()).await.unwrap().bytes;
+        let shown = show(&fake.api(), Format::Pretty).await.unwrap().bytes;
+        let as_json = show(&fake.api(), Format::Json).await.unwrap().bytes;
+        assert!(String::from_utf8(as_json).unwrap().contains("\"state\": \"Leader\""));
         assert_eq!(shown, b"agent:\n\tchecks = 0\nraft:\n\tstate = Leader\n\tterm = 2\n");
     }
 }

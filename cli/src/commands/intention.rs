@@ -5,8 +5,9 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::key_value;
+use super::{Format, key_value};
 use crate::api::{Api, ApiFlags};
 use crate::input;
 use crate::output::{Failure, Output};
@@ -76,6 +77,9 @@ pub(crate) struct CreateFlags {
 /// Of which agent.
 #[derive(Args)]
 pub(crate) struct ListFlags {
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -92,6 +96,9 @@ pub(crate) struct MatchFlags {
     /// It is called; so it is without -source.
     #[arg(long)]
     destination: bool,
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -142,7 +149,7 @@ pub(super) async fn run(command: IntentionCommand) -> Result<Output, Failure> {
         IntentionCommand::Create(flags) => create(&Api::connect(&flags.api)?, &flags).await,
         IntentionCommand::Delete(flags) => delete(&Api::connect(&flags.api)?, &flags).await,
         IntentionCommand::Get(flags) => get(&Api::connect(&flags.api)?, &flags).await,
-        IntentionCommand::List(flags) => list(&Api::connect(&flags.api)?).await,
+        IntentionCommand::List(flags) => list(&Api::connect(&flags.api)?, flags.format).await,
         IntentionCommand::Match(flags) => matching(&Api::connect(&flags.api)?, &flags).await,
     }
 }
@@ -244,11 +251,16 @@ async fn get(api: &Api, flags: &EndsFlags) -> Result<Output, Failure> {
     Ok(Output::lines(columns(&rows, LIST_GAP)))
 }
 
-async fn list(api: &Api) -> Result<Output, Failure> {
-    let (intentions, _): (Vec<Row>, _) = api
+async fn list(api: &Api, format: Format) -> Result<Output, Failure> {
+    let (answer, _): (Value, _) = api
         .get("/v1/connect/intentions", &[])
         .await
         .map_err(Failure::because("Failed to retrieve the intentions list"))?;
+    if format == Format::Json {
+        return Output::json(&answer, 2);
+    }
+    let intentions: Vec<Row> =
+        Deserialize::deserialize(answer).map_err(Failure::because("Failed to retrieve the intentions list"))?;
     if intentions.is_empty() {
         return Ok(Output::remark("There are no intentions.").with_code(NONE));
     }
@@ -264,10 +276,15 @@ async fn list(api: &Api) -> Result<Output, Failure> {
 
 async fn matching(api: &Api, flags: &MatchFlags) -> Result<Output, Failure> {
     let by = if flags.source { "source" } else { "destination" };
-    let (matched, _): (BTreeMap<String, Vec<Row>>, _) = api
+    let (answer, _): (Value, _) = api
         .get("/v1/connect/intentions/match", &[("by", by), ("name", &flags.name)])
         .await
         .map_err(Failure::because("Error matching the connection"))?;
+    if flags.format == Format::Json {
+        return Output::json(&answer, 2);
+    }
+    let matched: BTreeMap<String, Vec<Row>> =
+        Deserialize::deserialize(answer).map_err(Failure::because("Error matching the connection"))?;
     Ok(Output::lines(matched.values().flatten().map(Row::shown)))
 }
 

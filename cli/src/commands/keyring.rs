@@ -6,6 +6,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Format;
 use crate::api::{Api, ApiFlags};
 use crate::output::{Failure, Output};
 
@@ -32,6 +33,9 @@ pub(crate) struct KeyringFlags {
     /// With -list: ask this agent alone.
     #[arg(long)]
     local_only: bool,
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -91,7 +95,11 @@ async fn change(api: &Api, flags: &KeyringFlags) -> Result<Output, Failure> {
             ("Removing gossip encryption key...", client.delete_json(PATH, &query, &Key { key }).await)
         }
         (None, None, None) if flags.list => {
-            let (pools, _): (Vec<Pool>, _) = api.get(PATH, &query).await.map_err(failed)?;
+            let (answer, _): (Value, _) = api.get(PATH, &query).await.map_err(failed)?;
+            if flags.format == Format::Json {
+                return Output::json(&answer, 2);
+            }
+            let pools: Vec<Pool> = Deserialize::deserialize(answer).map_err(Failure::because("error"))?;
             return Ok(listed(&pools));
         }
         (None, None, None) => return Err(Failure::new("Say what to do: -list, -install, -use or -remove")),

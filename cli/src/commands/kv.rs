@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use lictor_client::encode_path;
 use lictor_types::KvEntry;
 
+use super::Format;
 use crate::api::{Api, ApiFlags};
 use crate::input;
 use crate::output::{Failure, Output};
@@ -55,6 +56,9 @@ pub(crate) struct GetFlags {
     /// With -keys: a key is cut after this.
     #[arg(long, default_value = "/")]
     separator: String,
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -139,16 +143,23 @@ async fn get(api: &Api, flags: &GetFlags) -> Result<Output, Failure> {
     if flags.keys {
         let query = [("keys", ""), ("separator", flags.separator.as_str())];
         let keys: Option<Vec<String>> = api.find(&path_of(key), &query).await.map_err(failed())?;
+        if flags.format == Format::Json {
+            return Output::json(&keys.unwrap_or_default(), 2);
+        }
         return Ok(Output::lines(keys.unwrap_or_default()));
     }
     if flags.recurse {
         let entries: Option<Vec<KvEntry>> = api.find(&path_of(key), &[("recurse", "")]).await.map_err(failed())?;
-        return Ok(tree(&entries.unwrap_or_default(), flags));
+        let entries = entries.unwrap_or_default();
+        return if flags.format == Format::Json { Output::json(&entries, 2) } else { Ok(tree(&entries, flags)) };
     }
     let entries: Option<Vec<KvEntry>> = api.find(&path_of(key), &[]).await.map_err(failed())?;
     let Some(entry) = entries.unwrap_or_default().pop() else {
         return Err(Failure::new(format!("Error! No key exists at: {key}")));
     };
+    if flags.format == Format::Json {
+        return Output::json(&entry, 2);
+    }
     let mut output = Output::default();
     if flags.raw {
         output.bytes = entry.value;

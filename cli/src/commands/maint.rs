@@ -4,6 +4,7 @@ use clap::Args;
 use lictor_client::encode_path;
 use serde_json::Value;
 
+use super::Format;
 use crate::api::{Api, ApiFlags};
 use crate::input::text_field;
 use crate::output::{Failure, Output};
@@ -28,6 +29,9 @@ pub(crate) struct MaintFlags {
     /// Id of the instance; without it the whole node.
     #[arg(long, value_name = "ID")]
     service: Option<String>,
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -42,7 +46,7 @@ async fn maintain(api: &Api, flags: &MaintFlags) -> Result<Output, Failure> {
         (true, true) => return wrong("Only one of -enable or -disable may be provided"),
         (false, _) if flags.reason.is_some() => return wrong("Reason may only be provided with -enable"),
         (false, false) if flags.service.is_some() => return wrong("Service requires either -enable or -disable"),
-        (false, false) => return list(api).await,
+        (false, false) => return list(api, flags.format).await,
         _ => {}
     }
     let verb = if flags.enable { "enabling" } else { "disabling" };
@@ -63,12 +67,20 @@ async fn maintain(api: &Api, flags: &MaintFlags) -> Result<Output, Failure> {
 }
 
 /// What is in maintenance now.
-async fn list(api: &Api) -> Result<Output, Failure> {
+async fn list(api: &Api, format: Format) -> Result<Output, Failure> {
     let (own, _): (Value, _) =
         api.get("/v1/agent/self", &[]).await.map_err(Failure::because("Error getting agent info"))?;
     let (checks, _): (Value, _) =
         api.get("/v1/agent/checks", &[]).await.map_err(Failure::because("Error getting checks"))?;
     let node = own.pointer("/Config/NodeName").and_then(Value::as_str).unwrap_or_default();
+    if format == Format::Json {
+        let is_one = |check: &&Value| {
+            let id = text_field(check, "CheckID");
+            id == NODE_CHECK || id.starts_with(SERVICE_CHECK)
+        };
+        let all = checks.as_object().into_iter().flat_map(|checks| checks.values());
+        return Output::json(&all.filter(is_one).collect::<Vec<_>>(), 2);
+    }
     let mut lines = Vec::new();
     for check in checks.as_object().into_iter().flat_map(|checks| checks.values()) {
         let (id, reason) = (text_field(check, "CheckID"), text_field(check, "Notes"));

@@ -36,6 +36,9 @@ pub(crate) struct ForceLeaveFlags {
     /// Forget it altogether.
     #[arg(long)]
     prune: bool,
+    /// A server of any datacenter, in the pool of all servers.
+    #[arg(long)]
+    wan: bool,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -85,8 +88,9 @@ pub(super) async fn force_leave(flags: ForceLeaveFlags) -> Result<Output, Failur
         return Err(Failure::new("A single node name must be specified to force leave."));
     };
     let path = format!("/v1/agent/force-leave/{}", encode_path(node));
-    let query: &[(&str, &str)] = if flags.prune { &[("prune", "1")] } else { &[] };
-    let left = api.client().put_bytes(&path, query, Bytes::new()).await;
+    let asked = [("prune", flags.prune), ("wan", flags.wan)];
+    let query: Vec<(&str, &str)> = asked.into_iter().filter(|(_, is)| *is).map(|(name, _)| (name, "1")).collect();
+    let left = api.client().put_bytes(&path, &query, Bytes::new()).await;
     left.map_err(Failure::because("Error force leaving"))?;
     Ok(Output::default())
 }

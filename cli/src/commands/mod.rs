@@ -24,6 +24,7 @@ mod recover;
 mod rtt;
 mod seal_key;
 mod services;
+mod session;
 mod sidecar;
 mod snapshot;
 mod tls;
@@ -102,6 +103,9 @@ pub(crate) enum Command {
     /// Registers and deregisters services with an agent
     #[command(subcommand)]
     Services(services::ServicesCommand),
+    /// Makes, renews and ends sessions, which hold locks
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// Runs the agent and proxy beside an application
     Sidecar(Box<sidecar::SidecarFlags>),
     /// Saves, restores and inspects the state of the servers
@@ -151,6 +155,7 @@ pub(crate) fn run(command: Command, called_consul: bool) -> Result<Output, Failu
         Command::Reload(flags) => run_here(membership::reload(flags)),
         Command::SealKey(command) => seal_key::run(command),
         Command::Services(command) => run_here(services::run(command)),
+        Command::Session(command) => run_here(session::run(command)),
         Command::Sidecar(flags) => sidecar::run(*flags),
         Command::Snapshot(command) => run_here(snapshot::run(command)),
         Command::Tls(command) => tls::run(command),

@@ -40,6 +40,9 @@ pub(crate) enum AutopilotCommand {
 /// Of which cluster.
 #[derive(Args)]
 pub(crate) struct ListPeersFlags {
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -70,6 +73,9 @@ pub(crate) struct TransferLeaderFlags {
 /// Of which cluster.
 #[derive(Args)]
 pub(crate) struct GetConfigFlags {
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -108,7 +114,7 @@ pub(crate) struct StateFlags {
 
 pub(super) async fn run_raft(command: RaftCommand) -> Result<Output, Failure> {
     match command {
-        RaftCommand::ListPeers(flags) => list_peers(&Api::connect(&flags.api)?).await,
+        RaftCommand::ListPeers(flags) => list_peers(&Api::connect(&flags.api)?, flags.format).await,
         RaftCommand::RemovePeer(flags) => {
             let api = Api::connect(&flags.api)?;
             remove_peer(&api, flags.id.as_deref(), flags.address.as_deref()).await
@@ -125,7 +131,7 @@ pub(super) async fn run_raft(command: RaftCommand) -> Result<Output, Failure> {
 
 pub(super) async fn run_autopilot(command: AutopilotCommand) -> Result<Output, Failure> {
     match command {
-        AutopilotCommand::GetConfig(flags) => get_config(&Api::connect(&flags.api)?).await,
+        AutopilotCommand::GetConfig(flags) => get_config(&Api::connect(&flags.api)?, flags.format).await,
         AutopilotCommand::SetConfig(flags) => set_config(&Api::connect(&flags.api)?, &flags).await,
         AutopilotCommand::State(flags) => state(&Api::connect(&flags.api)?, flags.format).await,
     }
@@ -151,9 +157,14 @@ struct Peer {
     last_index: u64,
 }
 
-async fn list_peers(api: &Api) -> Result<Output, Failure> {
-    let asked = api.get::<Configuration>("/v1/operator/raft/configuration", &[]).await;
-    let (Configuration { servers }, _) = asked.map_err(Failure::because("Error getting peers"))?;
+async fn list_peers(api: &Api, format: Format) -> Result<Output, Failure> {
+    let asked = api.get::<Value>("/v1/operator/raft/configuration", &[]).await;
+    let (answer, _) = asked.map_err(Failure::because("Error getting peers"))?;
+    if format == Format::Json {
+        return Output::json(&answer, 2);
+    }
+    let Configuration { servers } =
+        Deserialize::deserialize(answer).map_err(Failure::because("Error getting peers"))?;
     let head = ["Node", "ID", "Address", "State", "Voter", "RaftProtocol", "Commit Index", "Trails Leader By"];
     let mut rows = vec![head.map(str::to_owned)];
     let leader_index = servers.iter().find(|it| it.leader).map(|it| it.last_index);
@@ -206,9 +217,12 @@ struct Autopilot {
     modify_index: u64,
 }
 
-async fn get_config(api: &Api) -> Result<Output, Failure> {
+async fn get_config(api: &Api, format: Format) -> Result<Output, Failure> {
     let asked = api.get::<Autopilot>(AUTOPILOT, &[]).await;
     let (config, _) = asked.map_err(Failure::because("Error querying Autopilot configuration"))?;
+    if format == Format::Json {
+        return Output::json(&config, 2);
+    }
     Ok(Output::lines([
         format!("CleanupDeadServers = {}", config.cleanup_dead_servers),
         format!("LastContactThreshold = {}", config.last_contact_threshold),
@@ -300,7 +314,7 @@ mod tests {
             {"ID":"b2","Node":"s2","Address":"10.0.0.2:8300","Leader":false,"ProtocolVersion":"3","Voter":false,"LastIndex":8}
         ],"Index":9}"#;
         let fake = Fake::answering(&[("GET /v1/operator/raft/configuration", 200, answer)]).await;
-        let shown = String::from_utf8(list_peers(&fake.api()).await.unwrap().bytes).unwrap();
+        let shown = String::from_utf8(list_peers(&fake.api(), Format::Pretty).await.unwrap().bytes).unwrap();
         let expected = "Node  ID  Address        State     Voter  RaftProtocol  Commit Index  Trails Leader By\n\
                         s1    a1  10.0.0.1:8300  leader    true   3             9             -\n\
                         s2    b2  10.0.0.2:8300  follower  false  3             8             1 commit\n";

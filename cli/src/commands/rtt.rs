@@ -4,8 +4,9 @@ use clap::Args;
 use lictor_client::encode_path;
 use lictor_types::{Coordinate, NodeCoordinate};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::Format;
 use crate::api::{Api, ApiFlags};
 use crate::output::{Failure, Output};
 
@@ -21,6 +22,9 @@ pub(crate) struct RttFlags {
     /// Servers of any datacenter instead of nodes of this one.
     #[arg(long)]
     wan: bool,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -64,6 +68,10 @@ async fn estimate(api: &Api, flags: &RttFlags) -> Result<Output, Failure> {
     };
     let (one_place, other_place) = (found(one_place, &flags.one)?, found(other_place, &other)?);
     let millis = one_place.round_trip(&other_place).as_nanos() as f64 / 1e6;
+    if flags.format == Format::Json {
+        let estimate = json!({ "Node1": flags.one, "Node2": other, "Milliseconds": millis, "Pool": pool });
+        return Output::json(&estimate, 2);
+    }
     Ok(Output::line(format!("Estimated {} <-> {other} rtt: {millis:.3} ms (using {pool} coordinates)", flags.one)))
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use lictor_identity::{ServerAuthority, ServerCertificateRequest};
+use lictor_identity::{HttpsCertificate, ServerAuthority, ServerCertificateRequest};
 use lictor_runtime::{Clock, SystemClock};
 
 use crate::key_file::{Secrecy, create_all};
@@ -25,7 +25,7 @@ pub(crate) enum TlsCommand {
     /// The servers' certificate authority
     #[command(subcommand)]
     Ca(CaCommand),
-    /// Certificates of servers
+    /// Certificates of servers, and of the HTTPS port
     #[command(subcommand)]
     Cert(CertCommand),
 }
@@ -61,14 +61,14 @@ pub(crate) enum CertCommand {
 /// Whose certificate.
 #[derive(Args)]
 pub(crate) struct CertFlags {
-    /// For a server: the only kind that this CA signs.
+    /// For a server.
     #[arg(long)]
     server: bool,
-    /// Not signed here: a client gets its certificate when it joins.
-    #[arg(long, hide = true)]
+    /// For the HTTPS port of an agent that is no server; on the server port it is nobody.
+    #[arg(long)]
     client: bool,
-    /// Not signed here: the command line shows a token.
-    #[arg(long, hide = true)]
+    /// For the command line, where the HTTPS port asks for a certificate.
+    #[arg(long)]
     cli: bool,
     /// The CA's certificate; by default <domain>-agent-ca.pem.
     #[arg(long, value_name = "FILE")]
@@ -119,15 +119,12 @@ fn create_authority(flags: &CaFlags) -> Result<Output, Failure> {
 }
 
 fn create_certificate(flags: &CertFlags) -> Result<Output, Failure> {
-    if flags.client || flags.cli {
-        return Err(Failure::new(
-            "this CA signs servers only: give -server; a client gets its certificate when it joins, with a token of \
-             `lictor join-token create`, and the command line shows an ACL token",
-        ));
-    }
-    if !flags.server {
-        return Err(Failure::new("Please provide -server"));
-    }
+    let whose = match (flags.server, flags.client, flags.cli) {
+        (true, false, false) => None,
+        (false, true, false) => Some(HttpsCertificate::Client),
+        (false, false, true) => Some(HttpsCertificate::Cli),
+        _ => return Err(Failure::new("Please provide either -server, -client, or -cli")),
+    };
     let ca_file = flags.ca.clone().unwrap_or_else(|| format!("{}-agent-ca.pem", flags.domain).into());
     let key_file = flags.key.clone().unwrap_or_else(|| format!("{}-agent-ca-key.pem", flags.domain).into());
     let read = |path: &Path, what: &str| {
@@ -141,16 +138,25 @@ fn create_certificate(flags: &CertFlags) -> Result<Output, Failure> {
     let mut request = ServerCertificateRequest::new(&flags.dc, &flags.domain);
     request.valid_for = Duration::from_secs(u64::from(flags.days) * DAY);
     request.dns_names = flags.additional_dnsname.iter().map(|name| name.trim().to_owned()).collect();
+    if let Some(node) = flags.node.as_ref().filter(|_| whose.is_some()) {
+        return Err(Failure::new(format!("-node={node} is for certificates of servers: give -server too")));
+    }
     if let Some(node) = &flags.node {
         request.dns_names.push(format!("{node}.server.{}.{}", flags.dc, flags.domain));
     }
-    request.dns_names.push("localhost".into());
     request.ip_addresses = flags.additional_ipaddress.clone();
-    request.ip_addresses.push([127, 0, 0, 1].into());
-    let issued =
-        authority.sign_server(&request, SystemClock.now()).map_err(Failure::because("cannot sign the certificate"))?;
+    if whose != Some(HttpsCertificate::Cli) {
+        request.dns_names.push("localhost".into());
+        request.ip_addresses.push([127, 0, 0, 1].into());
+    }
+    let now = SystemClock.now();
+    let issued = match whose {
+        None => authority.sign_server(&request, now),
+        Some(whose) => authority.sign_https(whose, &request, now),
+    };
+    let issued = issued.map_err(Failure::because("cannot sign the certificate"))?;
 
-    let prefix = format!("{}-server-{}", flags.dc, flags.domain);
+    let prefix = format!("{}-{}-{}", flags.dc, whose.map_or("server", HttpsCertificate::as_str), flags.domain);
     let names =
         (0..CERTIFICATES_MAX).map(|number| (format!("{prefix}-{number}.pem"), format!("{prefix}-{number}-key.pem")));
     let (certificate, key) = names
@@ -161,12 +167,12 @@ fn create_certificate(flags: &CertFlags) -> Result<Output, Failure> {
         (&flags.directory.join(&certificate), &issued.chain_pem, Secrecy::Public),
         (&flags.directory.join(&key), &issued.key_pem, Secrecy::Secret),
     ])?;
-    Ok(Output::lines([
-        WARNING.to_owned(),
+    let warning = whose.is_none().then(|| WARNING.to_owned());
+    Ok(Output::lines(warning.into_iter().chain([
         format!("==> Using {} and {}", ca_file.display(), key_file.display()),
         format!("==> Saved {certificate}"),
         format!("==> Saved {key}"),
-    ]))
+    ])))
 }
 
 #[cfg(test)]
@@ -223,13 +229,41 @@ mod tests {
     }
 
     #[test]
-    fn only_servers_are_signed_and_only_with_a_ca() {
+    fn what_is_signed_for_https_is_no_server() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        authority(path).unwrap();
+        for (client, kind) in [(true, "client"), (false, "cli")] {
+            let flags = CertFlags { server: false, client, cli: !client, node: None, ..certificate(path) };
+            let said = String::from_utf8(create_certificate(&flags).unwrap().bytes).unwrap();
+            assert!(said.ends_with(&format!("==> Saved dc2-{kind}-consul-0-key.pem\n")), "{said}");
+            assert!(!said.contains("WARNING"), "{said}");
+            let (chain, key) = (format!("dc2-{kind}-consul-0.pem"), format!("dc2-{kind}-consul-0-key.pem"));
+            let chain = read_keyed_chain(&path.join(chain), &path.join(key), SystemClock.now()).unwrap();
+            let roots = read_roots(&path.join("consul-agent-ca.pem")).unwrap();
+            let trust = lictor_identity::RpcTrust::new(roots, "dc2", "consul").unwrap();
+            let peer = trust.classify(Some(chain.certificates()), Some(b"h2"), SystemClock.now());
+            assert!(matches!(peer, Err(lictor_identity::PeerError::NotAServer(_))), "{peer:?}");
+            let forged = CertFlags { additional_dnsname: vec!["Server.dc2.consul".into()], ..flags };
+            let error = create_certificate(&forged).unwrap_err().to_string();
+            assert!(error.contains("are those of servers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_signed_without_a_ca_or_a_kind() {
         let directory = tempfile::tempdir().unwrap();
         let missing = create_certificate(&certificate(directory.path())).unwrap_err().to_string();
         assert!(missing.starts_with("Error reading CA consul-agent-ca.pem"), "{missing}");
-        let client = CertFlags { server: false, client: true, ..certificate(directory.path()) };
-        assert!(create_certificate(&client).unwrap_err().to_string().contains("join-token create"));
+        let both = CertFlags { client: true, ..certificate(directory.path()) };
+        assert_eq!(
+            create_certificate(&both).unwrap_err().to_string(),
+            "Please provide either -server, -client, or -cli"
+        );
         let nothing = CertFlags { server: false, ..certificate(directory.path()) };
-        assert_eq!(create_certificate(&nothing).unwrap_err().to_string(), "Please provide -server");
+        assert_eq!(
+            create_certificate(&nothing).unwrap_err().to_string(),
+            "Please provide either -server, -client, or -cli"
+        );
     }
 }

@@ -19,11 +19,20 @@ pub(crate) enum UsageCommand {
 }
 
 /// How to show it.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct InstancesFlags {
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Only the instances that are counted for a bill.
+    #[arg(long, conflicts_with = "only_connect")]
+    only_billable: bool,
+    /// Only the instances of the mesh.
+    #[arg(long)]
+    only_connect: bool,
+    /// Those of all datacenters; there is one that this agent can ask.
+    #[arg(long)]
+    all_datacenters: bool,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -38,13 +47,14 @@ struct Counted {
 }
 
 pub(crate) async fn run(UsageCommand::Instances(flags): UsageCommand) -> Result<Output, Failure> {
-    instances(&Api::connect(&flags.api)?, flags.format).await
+    instances(&Api::connect(&flags.api)?, &flags).await
 }
 
-async fn instances(api: &Api, format: Format) -> Result<Output, Failure> {
+async fn instances(api: &Api, flags: &InstancesFlags) -> Result<Output, Failure> {
+    let query: &[(&str, &str)] = if flags.all_datacenters { &[("global", "")] } else { &[] };
     let (answer, _): (Value, _) =
-        api.get("/v1/operator/usage", &[]).await.map_err(Failure::because("Error fetching usage information"))?;
-    if format == Format::Json {
+        api.get("/v1/operator/usage", query).await.map_err(Failure::because("Error fetching usage information"))?;
+    if flags.format == Format::Json {
         return Output::json(&answer, 2);
     }
     let usage: BTreeMap<String, Counted> =
@@ -70,11 +80,18 @@ async fn instances(api: &Api, format: Format) -> Result<Output, Failure> {
         mesh.push(["all".to_owned(), counted.service_instances.to_string(), datacenter.clone()]);
     }
     billable.push([services.to_string(), total.to_string(), "(total)".to_owned()]);
-    let mut lines = vec!["Billable Service Instances Total:".to_owned() + &format!(" {total}")];
-    lines.extend(columns(&billable, LIST_GAP));
-    lines.push(String::new());
-    lines.push("Connect Service Instances:".to_owned());
-    lines.extend(columns(&mesh, LIST_GAP));
+    let mut lines = Vec::new();
+    if !flags.only_connect {
+        lines.push(format!("Billable Service Instances Total: {total}"));
+        lines.extend(columns(&billable, LIST_GAP));
+    }
+    if !flags.only_connect && !flags.only_billable {
+        lines.push(String::new());
+    }
+    if !flags.only_billable {
+        lines.push("Connect Service Instances:".to_owned());
+        lines.extend(columns(&mesh, LIST_GAP));
+    }
     Ok(Output::lines(lines))
 }
 
@@ -88,8 +105,15 @@ mod tests {
         let answer = r#"{"Usage":{"dc1":{"Nodes":3,"Services":2,"ServiceInstances":4,"BillableServiceInstances":2,
             "ConnectServiceInstances":{"connect-proxy":1}}},"Index":9}"#;
         let fake = Fake::answering(&[("GET /v1/operator/usage", 200, answer)]).await;
-        let shown = String::from_utf8(instances(&fake.api(), Format::Pretty).await.unwrap().bytes).unwrap();
+        let flags = InstancesFlags::default();
+        let shown = String::from_utf8(instances(&fake.api(), &flags).await.unwrap().bytes).unwrap();
         assert!(shown.contains("Billable Service Instances Total: 2\n"), "{shown}");
         assert!(shown.contains("connect-proxy  1"), "{shown}");
+        for (only_billable, shows_mesh) in [(true, false), (false, true)] {
+            let flags = InstancesFlags { only_billable, only_connect: !only_billable, ..InstancesFlags::default() };
+            let shown = String::from_utf8(instances(&fake.api(), &flags).await.unwrap().bytes).unwrap();
+            let parts = (shown.contains("Billable Service"), shown.contains("Connect Service"));
+            assert_eq!(parts, (!shows_mesh, shows_mesh), "{shown}");
+        }
     }
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use lictor_runtime::fs::{self, Fs, Open};
 use lictor_runtime::{Clock, Rng};
+use lictor_types::member::RECONNECT_TIMEOUT_TAG;
 use lictor_types::{Member, MemberStatus, NodeName};
 
 use crate::config::Config;
@@ -88,6 +90,8 @@ pub struct AgentIdentity {
     pub https_port: Option<u16>,
     /// The port of DNS, if it is on.
     pub dns_port: Option<u16>,
+    /// How long the others keep it when it has failed, where it is not their own setting.
+    pub reconnect_timeout: Option<Duration>,
     /// Node meta at the start, our version among it; a reload may change what the catalog is told.
     pub meta: BTreeMap<String, String>,
 }
@@ -112,6 +116,7 @@ impl AgentIdentity {
             http_port: config.ports.http,
             https_port: config.ports.https,
             dns_port: config.ports.dns,
+            reconnect_timeout: config.gossip.advertised_reconnect_timeout,
             meta: node_meta(config),
         }
     }
@@ -135,6 +140,8 @@ impl AgentIdentity {
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
+        let kept = self.reconnect_timeout.map(lictor_types::duration::format);
+        tags.extend(kept.map(|kept| (RECONNECT_TIMEOUT_TAG.to_owned(), kept)));
         if self.server {
             tags.insert("port".into(), self.server_port.to_string());
             tags.extend(self.serf_wan_port.map(|port| ("wan_join_port".into(), port.to_string())));
@@ -154,6 +161,7 @@ impl AgentIdentity {
             tags,
             meta: self.meta.clone(),
             status: MemberStatus::Alive,
+            protocols: None,
         }
     }
 }

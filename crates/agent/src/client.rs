@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::SharedDatacenter;
 use crate::agent::{Agent, AgentIdentity, node_id};
-use crate::config::Config;
+use crate::config::{Config, TlsFiles};
 use crate::doors::{self, Doors};
 use crate::events::Ring;
 use crate::figures::{self, Figures};
@@ -22,6 +22,7 @@ use crate::forward::Forwarder;
 use crate::local::{Local, LocalSettings};
 use crate::orders::Orders;
 use crate::pools::{KeysError, Pools};
+use crate::renewal::{self, AuthorityFile, CertificateFiles, LOOK_INTERVAL};
 use crate::session::{Proof, Session};
 
 /// What a client agent is given of the world.
@@ -154,16 +155,43 @@ pub fn configured_identity(
 }
 
 /// What HTTPS is served with, if the configuration names a certificate for it.
-fn https_tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<rustls::ServerConfig>>, ClientError> {
+fn https_tls(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> Result<Option<Arc<rustls::ServerConfig>>, ClientError> {
     let https = &config.https_tls;
     let (Some(certificate), Some(key)) = (&https.cert_file, &https.key_file) else { return Ok(None) };
     if config.addresses.https.is_empty() {
         return Ok(None);
     }
     let chain = RenewableChain::new(files::read_keyed_chain(certificate, key, clock.now())?);
-    let clients = https.ca_file.as_deref().filter(|_| https.verify_incoming).map(files::read_roots).transpose()?;
-    let tls = Tls::new(Arc::clone(clock)).https_server(&chain, clients.as_ref());
+    let tls = Tls::new(Arc::clone(clock)).https_server(&chain, renewal::https_clients(https, tasks)?);
+    let files = CertificateFiles::new(certificate, key);
+    tasks.spawn(files.follow("HTTPS", Arc::clone(clock), LOOK_INTERVAL, move |chain_in_file| chain.set(chain_in_file)));
     Ok(Some(tls.map_err(io::Error::other)?))
+}
+
+/// Puts in force what is new in the files of the road to the servers; a certificate of a login is renewed by its session.
+fn follow_files(
+    files: &TlsFiles,
+    signed: bool,
+    trust: Arc<RpcTrust>,
+    material: &Arc<RpcMaterial>,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) {
+    const WHAT: &str = "the road to the servers";
+    if let Some(file) = &files.ca_file {
+        let put_in_force = move |roots| trust.set_server_roots(roots);
+        tasks.spawn(AuthorityFile(file.clone()).follow(WHAT, LOOK_INTERVAL, put_in_force));
+    }
+    if let (Some(certificate), Some(key), true) = (&files.cert_file, &files.key_file, signed) {
+        let material = Arc::clone(material);
+        let put_in_force = move |chain| material.set_own(chain);
+        let files = CertificateFiles::new(certificate, key);
+        tasks.spawn(files.follow(WHAT, Arc::clone(clock), LOOK_INTERVAL, put_in_force));
+    }
 }
 
 /// Opens the pools with the keys that this agent has, or later with those that the servers tell it.
@@ -204,7 +232,8 @@ async fn start(
         ClientIdentity::Signed(chain) => (Some(chain), None),
         ClientIdentity::Login(proof) => (None, Some(proof)),
     };
-    let material = RpcMaterial::new(Tls::new(Arc::clone(&clock)), trust, own);
+    let material = RpcMaterial::new(Tls::new(Arc::clone(&clock)), Arc::clone(&trust), own);
+    follow_files(&config.rpc_tls, proof.is_none(), trust, &material, &clock, tasks);
     let transport: SharedTransport = Arc::new(TlsTransport::dialling(Arc::clone(&material), resolver.clone()));
     let identity = AgentIdentity::new(&config, node_id(&config, &*fs, &*rng)?);
     let pools = Pools::new(&config, &identity, resolver.clone(), Arc::clone(&rng), tasks);
@@ -231,7 +260,7 @@ async fn start(
     let fatal = watch::Sender::new(None);
     pools.follow(&agent, Some(&forwarder), &fatal);
     open_pools(&agent, &fatal, tasks).await?;
-    let https = https_tls(&agent.config.load(), &clock)?;
+    let https = https_tls(&agent.config.load(), &clock, tasks)?;
     let doors = doors::open(&agent, https, tasks).await?;
     let begin = {
         let (agent, forwarder) = (Arc::clone(&agent), Arc::clone(&forwarder));

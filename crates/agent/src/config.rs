@@ -36,7 +36,7 @@ use std::time::Duration;
 use lictor_types::{Credential, Locality, NodeName};
 
 use crate::dns::Strategy;
-use crate::local::{CheckDefinition, ServiceDefinition};
+use crate::local::{CheckDefinition, ServiceDefinition, SidecarPorts};
 
 pub use flags::Flags;
 pub use gossip::{GossipConfig, GossipEncryption, GossipKey, PoolConfig};
@@ -116,10 +116,8 @@ pub struct Config {
     pub session_ttl_min: Duration,
     /// Nobody is told where nodes are in the space of round-trip times.
     pub disable_coordinates: bool,
-    /// The mesh is on.
-    pub connect_enabled: bool,
-    /// The web UI is asked for.
-    pub ui_enabled: bool,
+    /// How the log of raft is kept short.
+    pub raft: RaftLog,
     /// A file that gets the process id.
     pub pid_file: Option<PathBuf>,
     /// The key that secrets in the replicated state are sealed with.
@@ -190,6 +188,8 @@ pub struct Ports {
     pub serf_lan: Option<u16>,
     /// WAN gossip, of servers.
     pub serf_wan: Option<u16>,
+    /// Those of proxies that are registered without one.
+    pub sidecars: SidecarPorts,
 }
 
 /// How an agent finds the servers.
@@ -391,10 +391,19 @@ pub struct Autopilot {
     pub server_stabilization_time: Duration,
 }
 
+/// How the log of raft is kept short; what is absent is as servers choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftLog {
+    /// Entries between two snapshots.
+    pub snapshot_threshold: Option<u32>,
+    /// Entries that are kept behind a snapshot for followers that lag.
+    pub trailing_logs: Option<u32>,
+}
+
 /// Limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Open HTTP connections of one client address.
+    /// Open HTTP connections of one client address; 0 for no limit.
     pub http_max_conns_per_client: usize,
     /// Bytes of the largest value in the key/value store.
     pub kv_max_value_size: usize,

@@ -1,7 +1,8 @@
 //! A client agent's datacenter: it holds no state and asks a server.
 //!
 //! Invariants
-//! - One connection to one server at a time; the next server takes over when a call there fails.
+//! - One connection to one server at a time; the next server takes over when a call there fails, or when the server says nothing
+//!   at all: within a second, unless the call waits on purpose.
 //! - A request keeps its id over every retry, so that a write is applied once whatever breaks in between.
 //! - A request that no server can serve fails after the hold time, with what the last one said.
 
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::datacenter::Datacenter;
+use crate::rpc::RpcError;
 use rate::Rate;
 use servers::Servers;
 
@@ -41,6 +43,10 @@ const KEEPALIVE_RETRY: Duration = Duration::from_millis(500);
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(4);
 /// A server holds a request for its hold time; the answer may take this much longer.
 const CALL_SLACK: Duration = Duration::from_secs(3);
+/// A call that has no answer for so long is a reason to ask whether the server is there at all.
+const SILENCE: Duration = Duration::from_millis(300);
+/// How long it may take to say so.
+const PRESENCE_LIMIT: Duration = Duration::from_millis(400);
 /// How long the farewell may take.
 const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 /// What begins the text of every error that a server made.
@@ -56,6 +62,8 @@ pub struct Forwarder {
     reconnections: watch::Sender<u64>,
     members: watch::Sender<usize>,
     leaving: AtomicBool,
+    /// The server that was asked last whether it is there, when, and what came of it. Locked while it is asked.
+    presence: tokio::sync::Mutex<Option<(String, Instant, bool)>>,
     metrics: Arc<Metrics>,
     calls: Counter,
     failed: Counter,
@@ -88,6 +96,7 @@ impl Forwarder {
             reconnections: watch::channel(0).0,
             members: watch::channel(0).0,
             leaving: AtomicBool::new(false),
+            presence: tokio::sync::Mutex::default(),
         })
     }
 
@@ -166,7 +175,8 @@ impl Forwarder {
     async fn send_keepalive(&self, address: &str, credential: &Credential, member: &Member) -> bool {
         let body = RequestBody::Operate(Operation::Keepalive(member.clone()));
         let request = Request { credential: credential.clone(), body, forwarded: false };
-        let problem = match self.pool.call(address, request, KEEPALIVE_LIMIT).await {
+        let call = self.pool.call(address, request, KEEPALIVE_LIMIT);
+        let problem = match self.watched(address, call).await {
             Ok(Response::Report(Report::Servers(servers, members))) => {
                 if let Some(members) = members {
                     let members = members as usize;
@@ -193,6 +203,42 @@ impl Forwarder {
         Duration::from_millis(self.rng.below(around.as_millis() as u64))
     }
 
+    /// The answer to `call`, as long as the server is there: one that was cut off or stopped says nothing for ever, and one that
+    /// is slow for a good reason says at once that it is there.
+    async fn watched(
+        &self,
+        address: &str,
+        call: impl Future<Output = Result<Response, RpcError>>,
+    ) -> Result<Response, RpcError> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            if let Ok(answered) = tokio::time::timeout(SILENCE, &mut call).await {
+                return answered;
+            }
+            tokio::select! {
+                biased;
+                answered = &mut call => return answered,
+                is_there = self.is_there(address) => if !is_there {
+                    return Err(RpcError::Silent { address: address.to_owned() });
+                },
+            }
+        }
+    }
+
+    /// Asks the server at `address` whether it is there; many callers at once ask once.
+    async fn is_there(&self, address: &str) -> bool {
+        let mut presence = self.presence.lock().await;
+        let is_new = |at: Instant| at.elapsed() < SILENCE;
+        match &*presence {
+            Some((of, at, is_there)) if of == address && is_new(*at) => *is_there,
+            _ => {
+                let is_there = self.pool.is_there(address, PRESENCE_LIMIT).await;
+                *presence = Some((address.to_owned(), Instant::now(), is_there));
+                is_there
+            }
+        }
+    }
+
     /// Asks one server after the other until one answers, or the hold time is over. `wait` is the time that the answer may
     /// take on purpose; `body` makes the request, given how much of that is over.
     async fn ask(
@@ -214,7 +260,9 @@ impl Forwarder {
             let request = Request { credential: credential.clone(), body: body(elapsed), forwarded: false };
             let limit = wait.saturating_sub(elapsed) + self.hold + CALL_SLACK;
             self.calls.increment();
-            let (refusal, from_server) = match self.pool.call(&address, request, limit).await {
+            let call = self.pool.call(&address, request, limit);
+            let answered = if wait.is_zero() { self.watched(&address, call).await } else { call.await };
+            let (refusal, from_server) = match answered {
                 Ok(Response::Refused(refusal)) if refusal.may_retry() => (prefixed(refusal), true),
                 Ok(Response::Refused(refusal)) => return Err(prefixed(refusal)),
                 Ok(response) => return Ok(response),

@@ -20,6 +20,7 @@ pub mod orders;
 pub mod pools;
 mod prepared_query;
 pub mod reload;
+pub mod renewal;
 pub mod rpc;
 pub mod session;
 #[cfg(test)]

@@ -17,6 +17,7 @@
 mod alias;
 mod ask;
 mod canonical;
+mod changes;
 mod definition;
 mod difference;
 mod expiry;
@@ -26,12 +27,14 @@ mod maintenance;
 mod probe;
 mod rows;
 mod runner;
+mod sidecar;
 mod store;
 mod sync;
 mod target;
 mod thresholds;
 mod trust;
 mod validate;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -49,23 +52,27 @@ use lictor_runtime::fs::Fs;
 use lictor_runtime::{Resolver, Rng, Tasks};
 use lictor_types::{CheckId, CheckStatus, Credential, HealthCheck, Locality, NodeService, Refusal, ServiceId};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::SharedDatacenter;
 use crate::agent::AgentIdentity;
 use crate::config::{CheckSettings, Config};
 use crate::tokens::{AgentTokens, TokenKind};
+use changes::{Change, Concern, Plan};
 use files::Files;
 use rows::Rows;
 use runner::Running;
-use store::{KeptCheck, KeptService, KeptStatus, Store};
+use store::{Kept, KeptCheck, KeptService, KeptStatus, Record, Store};
 
 pub use ask::ask_url;
 pub use definition::{CheckDefinition, ConnectDefinition, ServiceDefinition};
 pub use expiry::{Expiries, Verdict};
 pub use health::ServiceHealth;
+pub use sidecar::SidecarPorts;
 pub(crate) use store::write_whole;
+pub(crate) use validate::validate_pairs;
+pub(crate) use warnings::not_in_dns;
 
 /// Instances that one agent holds.
 pub const SERVICES_MAX: usize = 8192;
@@ -106,6 +113,8 @@ pub struct LocalSettings {
     pub persist_tokens: bool,
     /// How checks are run and told.
     pub settings: CheckSettings,
+    /// The ports of proxies that are registered without one.
+    pub sidecar_ports: SidecarPorts,
     /// Instances from files.
     pub services: Vec<ServiceDefinition>,
     /// Checks from files.
@@ -136,6 +145,7 @@ impl LocalSettings {
             tokens: Arc::new(AgentTokens::of(config)),
             persist_tokens: config.acl.persist_tokens,
             settings: config.check_settings,
+            sidecar_ports: config.ports.sidecars,
             services: config.services.clone(),
             checks: config.checks.clone(),
             data: config.data_dir.clone().map(|directory| (fs, directory)),
@@ -153,12 +163,16 @@ pub struct Local {
     tokens: Arc<AgentTokens>,
     persist_tokens: bool,
     settings: CheckSettings,
+    sidecar_ports: SidecarPorts,
+    sidecars: sidecar::Sidecars,
     resolver: Resolver,
     rng: Arc<dyn Rng>,
     tasks: Tasks,
     store: Option<Store>,
-    /// Held over disk and rows, so that both change in the same order.
-    changing: tokio::sync::Mutex<()>,
+    /// To the task that carries them out.
+    changes: mpsc::Sender<Change>,
+    /// Held while a token is written down and put in force, so that both change in the same order.
+    replacing_token: tokio::sync::Mutex<()>,
     /// What files define.
     files: Mutex<Files>,
     rows: Mutex<Rows>,
@@ -183,17 +197,21 @@ impl Local {
             Some((fs, directory)) => Some(Store::open(Arc::clone(fs), directory)?),
             None => None,
         };
+        let (changes, waiting) = mpsc::channel(changes::WAITING_MAX);
         let local = Arc::new(Self {
             identity: settings.identity,
             node: Mutex::new(settings.node),
             tokens: settings.tokens,
             persist_tokens: settings.persist_tokens,
             settings: settings.settings,
+            sidecar_ports: settings.sidecar_ports,
+            sidecars: sidecar::Sidecars::default(),
             resolver: settings.resolver,
             rng: settings.rng,
             tasks: settings.tasks.child(),
             store,
-            changing: tokio::sync::Mutex::new(()),
+            changes,
+            replacing_token: tokio::sync::Mutex::new(()),
             files: Mutex::default(),
             rows: Mutex::new(Rows::default()),
             running: Mutex::new(BTreeMap::new()),
@@ -204,33 +222,27 @@ impl Local {
             syncing: AtomicBool::new(false),
         });
         local.load_tokens()?;
-        let kept = local.load_kept_services()?;
+        let kept = local.store.as_ref().map(Store::load).transpose()?.unwrap_or_default();
+        for service in &kept.services {
+            if let Err(refusal) = local.take_service(&service.definition) {
+                tracing::error!(%refusal, "a kept service cannot be taken");
+            }
+        }
         local.load_files(settings.services, settings.checks).map_err(|refusal| io::Error::other(refusal.text))?;
         local.load_kept_checks(kept)?;
+        local.tasks.spawn(changes::carry_out_all(Arc::clone(&local), waiting));
         local.tasks.spawn(reap(Arc::clone(&local)));
         Ok(local)
     }
 
-    /// Takes over the services of the data directory; its checks, for later.
-    fn load_kept_services(self: &Arc<Self>) -> io::Result<Vec<KeptCheck>> {
-        let Some(store) = &self.store else { return Ok(Vec::new()) };
-        let (services, checks) = store.load()?;
-        for service in services {
-            if let Err(refusal) = self.take_service(&service.definition) {
-                tracing::error!(%refusal, "a kept service cannot be taken");
-            }
-        }
-        Ok(checks)
-    }
-
     /// Takes over the checks of the data directory. What files define stays as they say; the status is taken over.
-    fn load_kept_checks(self: &Arc<Self>, checks: Vec<KeptCheck>) -> io::Result<()> {
-        let Some(store) = &self.store else { return Ok(()) };
-        for KeptCheck { definition, status, output } in checks {
+    fn load_kept_checks(self: &Arc<Self>, kept: Kept) -> io::Result<()> {
+        let mut lost = Vec::new();
+        for KeptCheck { definition, status, output } in kept.checks {
             let Ok(id) = definition.id_text().parse::<CheckId>() else { continue };
             if !definition.service_id.is_empty() && self.service_named(&definition.service_id).is_none() {
                 tracing::warn!(check = %id, service = definition.service_id, "a kept check has lost its service");
-                store.forget_check(id.as_str())?;
+                lost.push(Record::CheckGone(id.to_string()));
                 continue;
             }
             if !self.files.lock().checks.contains_key(&id)
@@ -241,15 +253,15 @@ impl Local {
             }
             self.rows.lock().observe(&id, status, &output, Instant::now(), Duration::ZERO);
         }
-        for (id, KeptStatus { status, output }) in store.load_statuses()? {
-            let Ok(id) = id.parse::<CheckId>() else { continue };
+        for KeptStatus { check, status, output } in kept.statuses {
+            let Ok(id) = check.parse::<CheckId>() else { continue };
             if self.files.lock().checks.get(&id).is_some_and(|check| check.kind() == "ttl") {
                 self.rows.lock().observe(&id, status, &output, Instant::now(), Duration::ZERO);
             } else {
-                store.forget_status(id.as_str())?;
+                lost.push(Record::StatusGone(check));
             }
         }
-        Ok(())
+        self.store.as_ref().map_or(Ok(()), |store| store.append(&lost))
     }
 
     fn load_files(
@@ -257,6 +269,7 @@ impl Local {
         services: Vec<ServiceDefinition>,
         checks: Vec<CheckDefinition>,
     ) -> Result<(), Refusal> {
+        let services = self.with_sidecars(&services)?;
         let files = Files::of(&services, &checks)?;
         files.checks.values().try_for_each(|check| self.may_run(check, false))?;
         *self.files.lock() = files;
@@ -354,14 +367,15 @@ impl Local {
     /// # Errors
     /// It cannot be kept; then nothing has changed.
     pub async fn replace_token(&self, kind: TokenKind, token: Credential) -> Result<(), Refusal> {
-        if !self.persist_tokens || self.store.is_none() {
+        let Some(store) = self.store.clone().filter(|_| self.persist_tokens) else {
             self.tokens.replace(kind, token);
             return Ok(());
-        }
-        let _changing = self.changing.lock().await;
+        };
+        let _replacing = self.replacing_token.lock().await;
         let mut kept = self.tokens.kept();
         kept.insert(kind.name().to_owned(), token.secret.clone());
-        self.on_disk(move |store| store.keep_tokens(&kept)).await?;
+        let written = tokio::task::spawn_blocking(move || store.keep_tokens(&kept)).await;
+        changes::not_kept(written.unwrap_or_else(|error| Err(io::Error::other(error))))?;
         self.tokens.keep(kind, token);
         Ok(())
     }
@@ -370,13 +384,8 @@ impl Local {
         self.service(&id.parse().ok()?)
     }
 
-    /// Adds or replaces an instance and its checks, and tells the catalog. With `replace_existing_checks` the checks of
-    /// the instance that the definition does not name are removed. `credential` is the request's; a token in the
-    /// definition comes first.
-    ///
-    /// # Errors
-    /// The definition is not valid (400), there are too many (429), or it cannot be kept (500).
-    pub async fn register_service(
+    /// Adds or replaces an instance and its checks, without the proxy in its definition, and tells the catalog.
+    async fn register_instance(
         self: &Arc<Self>,
         mut definition: ServiceDefinition,
         replace_existing_checks: bool,
@@ -390,54 +399,48 @@ impl Local {
         for check in checks.iter_mut().filter(|check| check.token.is_anonymous()) {
             check.token = definition.token.clone();
         }
-        let changing = self.changing.lock().await;
-        self.has_room(definition.id_text(), &checks)?;
-        let id = definition.id_text().to_owned();
-        checks.iter().try_for_each(|check| self.may_run(check, true))?;
-        let superseded = if replace_existing_checks { self.other_checks(&id, &checks) } else { Vec::new() };
-        let kept = KeptService { definition: definition.clone() };
-        let kept_checks: Vec<KeptCheck> = checks.iter().map(|check| self.kept_check(check)).collect();
-        let gone = superseded.clone();
-        self.on_disk(move |store| {
-            store.keep_service(&id, &kept)?;
-            kept_checks.iter().try_for_each(|check| store.keep_check(check.definition.id_text(), check))?;
-            gone.iter().try_for_each(|check| store.forget_check(check.as_str()))
-        })
-        .await?;
-        self.no_longer_of_files(Some(definition.id_text()), &checks);
-        self.take_service(&definition)?;
-        for check in checks {
-            self.take_check(check, true)?;
-        }
-        for check in &superseded {
-            self.drop_check(check);
-        }
-        drop(changing);
+        let concerns = self.concerns_of(definition.id_text(), &checks);
+        let plan = move |local: &Arc<Self>| {
+            local.has_room(definition.id_text(), &checks)?;
+            checks.iter().try_for_each(|check| local.may_run(check, true))?;
+            let others = || local.other_checks(definition.id_text(), &checks);
+            let superseded = if replace_existing_checks { others() } else { Vec::new() };
+            let service = KeptService { definition: definition.clone() };
+            let mut records = vec![Record::Service(Box::new(service))];
+            records.extend(checks.iter().map(|check| Record::Check(Box::new(local.kept_check(check)))));
+            records.extend(superseded.iter().map(|check| Record::CheckGone(check.to_string())));
+            Ok(Plan::new(records, move |local| {
+                local.no_longer_of_files(Some(definition.id_text()), &checks);
+                local.take_service(&definition)?;
+                checks.into_iter().try_for_each(|check| local.take_check(check, true))?;
+                superseded.iter().for_each(|check| local.drop_check(check));
+                Ok(())
+            }))
+        };
+        self.change(concerns, plan).await?;
         self.settle().await;
         Ok(())
     }
 
-    /// Removes an instance and its checks, and tells the catalog.
-    ///
-    /// # Errors
-    /// 404 for an unknown id.
-    pub async fn deregister_service(self: &Arc<Self>, id: &ServiceId) -> Result<(), Refusal> {
-        let changing = self.changing.lock().await;
-        let unknown = || unknown_service(id.as_str());
-        self.service(id).ok_or_else(unknown)?;
-        let checks = self.other_checks_of(id.as_str());
-        let service = id.clone();
-        self.on_disk(move |store| {
-            checks.iter().try_for_each(|check| store.forget_check(check.as_str()))?;
-            store.forget_service(service.as_str())
-        })
-        .await?;
-        let checks = self.rows.lock().remove_service(id).ok_or_else(unknown)?;
-        // Should a file define it, the next reload brings it back.
-        self.files.lock().services.remove(id);
-        self.running.lock().retain(|check, _| !checks.contains(check));
-        self.note_change();
-        drop(changing);
+    /// Removes an instance and its checks alone, and tells the catalog.
+    async fn deregister_instance(self: &Arc<Self>, service: &ServiceId) -> Result<(), Refusal> {
+        let id = service.clone();
+        let plan = move |local: &Arc<Self>| {
+            local.service(&id).ok_or_else(|| unknown_service(id.as_str()))?;
+            let checks = local.other_checks_of(id.as_str());
+            let mut records: Vec<Record> = checks.iter().map(|check| Record::CheckGone(check.to_string())).collect();
+            records.push(Record::ServiceGone(id.to_string()));
+            Ok(Plan::new(records, move |local| {
+                let checks = local.rows.lock().remove_service(&id).ok_or_else(|| unknown_service(id.as_str()))?;
+                local.sidecars.lost(&id);
+                // Should a file define it, the next reload brings it back.
+                local.files.lock().services.remove(&id);
+                local.running.lock().retain(|check, _| !checks.contains(check));
+                local.note_change();
+                Ok(())
+            }))
+        };
+        self.change([Concern::Service(service.as_str().into())], plan).await?;
         self.settle().await;
         Ok(())
     }
@@ -457,14 +460,17 @@ impl Local {
         if definition.token.is_anonymous() {
             definition.token = credential;
         }
-        let changing = self.changing.lock().await;
-        self.must_have_service(&definition.service_id)?;
-        self.has_room("", std::slice::from_ref(&definition))?;
-        let kept = self.kept_check(&definition);
-        self.on_disk(move |store| store.keep_check(kept.definition.id_text(), &kept)).await?;
-        self.no_longer_of_files(None, std::slice::from_ref(&definition));
-        self.take_check(definition, true)?;
-        drop(changing);
+        let concerns = self.concerns_of(&definition.service_id, std::slice::from_ref(&definition));
+        let plan = move |local: &Arc<Self>| {
+            local.must_have_service(&definition.service_id)?;
+            local.has_room("", std::slice::from_ref(&definition))?;
+            let records = vec![Record::Check(Box::new(local.kept_check(&definition)))];
+            Ok(Plan::new(records, move |local| {
+                local.no_longer_of_files(None, std::slice::from_ref(&definition));
+                local.take_check(definition, true)
+            }))
+        };
+        self.change(concerns, plan).await?;
         self.settle().await;
         Ok(())
     }
@@ -474,16 +480,16 @@ impl Local {
     /// # Errors
     /// 404 for an unknown id.
     pub async fn deregister_check(self: &Arc<Self>, id: &CheckId) -> Result<(), Refusal> {
-        let changing = self.changing.lock().await;
-        self.check(id).ok_or_else(|| unknown_check(id))?;
         let gone = id.clone();
-        self.on_disk(move |store| {
-            store.forget_status(gone.as_str())?;
-            store.forget_check(gone.as_str())
-        })
-        .await?;
-        self.drop_check(id);
-        drop(changing);
+        let plan = move |local: &Arc<Self>| {
+            local.check(&gone).ok_or_else(|| unknown_check(&gone))?;
+            let records = vec![Record::StatusGone(gone.to_string()), Record::CheckGone(gone.to_string())];
+            Ok(Plan::new(records, move |local| {
+                local.drop_check(&gone);
+                Ok(())
+            }))
+        };
+        self.change(self.concerns_of_check(id), plan).await?;
         self.settle().await;
         Ok(())
     }
@@ -557,20 +563,26 @@ impl Local {
         KeptCheck { definition: definition.clone(), status, output }
     }
 
-    /// Files are written beside the tasks that must answer in time.
-    async fn on_disk<F>(&self, change: F) -> Result<(), Refusal>
-    where
-        F: FnOnce(&Store) -> io::Result<()> + Send + 'static,
-    {
-        let Some(store) = self.store.clone() else { return Ok(()) };
-        let written = tokio::task::spawn_blocking(move || change(&store)).await;
-        let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
-        written
-            .map_err(|error| Refusal::failed(format!("the definition cannot be kept in the data directory: {error}")))
+    /// What a change of an instance (empty: of none) and of these checks of it concerns.
+    fn concerns_of(&self, service: &str, checks: &[CheckDefinition]) -> Vec<Concern> {
+        let ids = checks.iter().filter_map(|check| check.id_text().parse::<CheckId>().ok());
+        let mut concerns: Vec<Concern> = ids.flat_map(|id| self.concerns_of_check(&id)).collect();
+        concerns.extend((!service.is_empty()).then(|| Concern::Service(service.into())));
+        concerns
+    }
+
+    /// What a change of a check that may be there concerns.
+    fn concerns_of_check(&self, id: &CheckId) -> Vec<Concern> {
+        let service = self.rows.lock().checks.get(id).map(|row| row.check.service_id.clone()).unwrap_or_default();
+        let mut concerns = vec![Concern::Check(id.as_str().into())];
+        concerns.extend((!service.is_empty()).then_some(Concern::Service(service)));
+        concerns
     }
 
     fn take_service(&self, definition: &ServiceDefinition) -> Result<(), Refusal> {
         let service = definition.to_node_service().map_err(|error| Refusal::bad_request(error.to_string()))?;
+        warnings::of_service(definition);
+        self.sidecars.took(definition);
         if let Some(id) = service.id.clone() {
             let token = definition.token.clone();
             self.rows.lock().put_service(id, service, token);
@@ -582,6 +594,7 @@ impl Local {
     fn take_check(self: &Arc<Self>, definition: CheckDefinition, kept: bool) -> Result<(), Refusal> {
         let id: CheckId = definition.id_text().parse().map_err(|error| Refusal::bad_request(format!("{error}")))?;
         let mut check = definition.to_health_check(id.clone());
+        warnings::of_check(&definition);
         let is_maintenance = id.as_str() == NODE_MAINTENANCE || id.as_str().starts_with(SERVICE_MAINTENANCE);
         if is_maintenance {
             check.kind = "maintenance".into();
@@ -639,19 +652,23 @@ impl Local {
 
     /// Writes a new status down: beside its definition, or alone for a TTL of a file. What looks for itself looks again.
     async fn keep_status(&self, id: &CheckId, status: CheckStatus, output: &str) {
-        let found = self.rows.lock().checks.get(id).map(|row| (row.kept, row.definition.clone()));
-        let Some((kept, definition)) = found.filter(|(kept, it)| *kept || it.kind() == "ttl") else { return };
-        let (output, name) = (output.to_owned(), id.as_str().to_owned());
-        let _changing = self.changing.lock().await;
-        // It may have been removed while we waited.
-        if self.check(id).is_none() {
+        if self.store.is_none() {
             return;
         }
-        let written = self.on_disk(move |store| match kept {
-            true => store.keep_check(&name, &KeptCheck { definition, status, output }),
-            false => store.keep_status(&name, &KeptStatus { status, output }),
-        });
-        if let Err(refusal) = written.await {
+        let (check, output) = (id.clone(), output.to_owned());
+        let plan = move |local: &Arc<Self>| {
+            // It may have been removed while we waited.
+            let found = local.rows.lock().checks.get(&check).map(|row| (row.kept, row.definition.clone()));
+            let record = match found {
+                Some((true, definition)) => Record::Check(Box::new(KeptCheck { definition, status, output })),
+                Some((false, definition)) if definition.kind() == "ttl" => {
+                    Record::Status(KeptStatus { check: check.to_string(), status, output })
+                }
+                _ => return Ok(Plan::nothing()),
+            };
+            Ok(Plan::new(vec![record], |_| Ok(())))
+        };
+        if let Err(refusal) = self.change(self.concerns_of_check(id), plan).await {
             tracing::warn!(check = %id, %refusal, "the status of a check is not kept");
         }
     }

@@ -26,7 +26,7 @@ pub struct Reloaded {
 type Fixed = (&'static str, fn(&Config) -> String);
 
 /// Everything of [`Config`] but what [`taken_over`] takes over.
-const FIXED: [Fixed; 35] = [
+const FIXED: [Fixed; 34] = [
     ("server", |it| it.server.to_string()),
     ("bootstrap_expect", |it| it.bootstrap_expect.to_string()),
     ("datacenter", |it| it.datacenter.clone()),
@@ -57,8 +57,7 @@ const FIXED: [Fixed; 35] = [
     ("autopilot", |it| format!("{:?}", it.autopilot)),
     ("session_ttl_min", |it| format!("{:?}", it.session_ttl_min)),
     ("disable_coordinates", |it| it.disable_coordinates.to_string()),
-    ("connect.enabled", |it| it.connect_enabled.to_string()),
-    ("ui_config.enabled", |it| it.ui_enabled.to_string()),
+    ("raft_snapshot_threshold or raft_trailing_logs", |it| format!("{:?}", it.raft)),
     ("pid_file", |it| format!("{:?}", it.pid_file)),
     ("seal_key_file", |it| format!("{:?}", it.seal_key_file)),
     ("login.kubernetes.config_file", |it| format!("{:?}", it.kubernetes_login_file)),

@@ -72,6 +72,12 @@ pub enum RpcError {
         /// The time there was.
         limit: Duration,
     },
+    /// The server says nothing, not even that it is there: what was asked may or may not have been done.
+    #[error("rpc error making call: {address}: the server does not answer")]
+    Silent {
+        /// From whom.
+        address: String,
+    },
     /// One end does not understand the other, or a message is too large.
     #[error("rpc error making call: {address}: {reason}")]
     Message {
@@ -92,7 +98,7 @@ impl RpcError {
     pub fn into_refusal(self) -> Refusal {
         let kind = match &self {
             Self::Dial { .. } => RefusalKind::NoLeader,
-            Self::Broken { .. } | Self::Deadline { .. } => RefusalKind::Uncertain,
+            Self::Broken { .. } | Self::Deadline { .. } | Self::Silent { .. } => RefusalKind::Uncertain,
             Self::Message { .. } => RefusalKind::Failed,
         };
         Refusal::new(kind, self.to_string())

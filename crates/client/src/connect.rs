@@ -12,11 +12,12 @@ use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use lictor_runtime::{Resolver, Stream};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+
+use crate::{ClientSettings, tls};
 
 /// TCP and TLS together.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
@@ -31,16 +32,20 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(base: &str, ca_pem: Option<&str>, server_name: Option<String>) -> Result<Self, String> {
+    pub(crate) fn new(base: &str, settings: &ClientSettings) -> Result<Self, String> {
         let uri: Uri = base.parse().map_err(|error| format!("{base:?} is not a URL: {error}"))?;
         let host = uri.host().ok_or_else(|| format!("{base:?} has no host"))?.trim_matches(['[', ']']).to_owned();
         let tls = match uri.scheme_str() {
             Some("http") => None,
             Some("https") => {
-                let ca = ca_pem.ok_or_else(|| format!("{base} is https: name the file of its CA with -ca-file"))?;
-                let name = server_name.unwrap_or(host);
+                let ca = settings.ca_pem.as_deref();
+                if ca.is_none() && !settings.is_unverified {
+                    return Err(format!("{base} is https: name the file of its CA with -ca-file"));
+                }
+                let name = settings.server_name.clone().unwrap_or(host);
                 let name = ServerName::try_from(name.clone()).map_err(|error| format!("{name:?}: {error}"))?;
-                Some((TlsConnector::from(Arc::new(tls_config(ca)?)), name))
+                let config = tls::config(ca, settings.is_unverified, settings.certificate.as_ref())?;
+                Some((TlsConnector::from(Arc::new(config)), name))
             }
             _ => return Err(format!("{base:?} must begin with http:// or https://")),
         };
@@ -78,23 +83,6 @@ impl Connector {
         }
         Err(last)
     }
-}
-
-fn tls_config(ca_pem: &str) -> Result<rustls::ClientConfig, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-        let certificate = certificate.map_err(|error| format!("the CA cannot be read: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("the CA cannot be used: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("the CA file holds no certificate".into());
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
 }
 
 impl tower::Service<Uri> for Connector {

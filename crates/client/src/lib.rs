@@ -6,9 +6,12 @@
 
 mod connect;
 pub mod stream;
+mod tls;
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use connect::Connector;
+pub use tls::ClientCertificate;
 
 /// A request that does not wait for a change must be answered within this.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
@@ -33,8 +37,14 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 pub struct ClientSettings {
     /// `http://host:port` or `https://host:port`; without a scheme it is `http`.
     pub address: String,
-    /// The CA that signed the server's certificate, PEM; needed for https.
+    /// The CA that signed the server's certificate, PEM; needed for https, unless nobody is verified.
     pub ca_pem: Option<String>,
+    /// The server's certificate is not looked at: whoever is on the way can read and change everything.
+    pub is_unverified: bool,
+    /// What the server is shown, where it asks.
+    pub certificate: Option<ClientCertificate>,
+    /// `user:password` for whatever stands before the API.
+    pub basic_auth: Option<String>,
     /// The name in the server's certificate, if it is not the host of the address.
     pub server_name: Option<String>,
     /// The secret of an ACL token.
@@ -101,6 +111,8 @@ pub struct Client {
     /// As it was given, for people.
     address: String,
     token: Option<String>,
+    /// The whole header.
+    basic_auth: Option<String>,
     datacenter: Option<String>,
 }
 
@@ -110,13 +122,13 @@ impl Client {
     /// # Errors
     /// The address is not a URL, or https has no readable CA.
     pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
-        let ClientSettings { address, ca_pem, server_name, token, datacenter } = settings;
+        let address = settings.address.clone();
         let address = if address.contains("://") { address } else { format!("http://{address}") };
         let (base, connector) = match address.strip_prefix("unix://") {
             Some(path) => (BASE_OF_SOCKET.to_owned(), Connector::unix(path)),
             None => {
                 let base = address.trim_end_matches('/').to_owned();
-                let connector = Connector::new(&base, ca_pem.as_deref(), server_name);
+                let connector = Connector::new(&base, &settings);
                 (base, connector)
             }
         };
@@ -126,7 +138,9 @@ impl Client {
             .pool_idle_timeout(IDLE_LIMIT)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(Self { pool, streams, base, address, token, datacenter })
+        let ClientSettings { token, datacenter, basic_auth, .. } = settings;
+        let basic_auth = basic_auth.map(|text| format!("Basic {}", STANDARD.encode(text)));
+        Ok(Self { pool, streams, base, address, token, basic_auth, datacenter })
     }
 
     /// GET, with the body as JSON.
@@ -222,6 +236,18 @@ impl Client {
         Ok(self.send(Method::DELETE, path, query, Bytes::new()).await?.0)
     }
 
+    /// A request with what says who asks.
+    fn request(&self, method: Method, url: &str) -> http::request::Builder {
+        let mut request = Request::builder().method(method).uri(url);
+        if let Some(token) = &self.token {
+            request = request.header("x-consul-token", token);
+        }
+        if let Some(basic_auth) = &self.basic_auth {
+            request = request.header(http::header::AUTHORIZATION, basic_auth);
+        }
+        request
+    }
+
     fn url(&self, path: &str, query: &[(&str, &str)]) -> String {
         let mut url = format!("{}{path}", self.base);
         let datacenter = self.datacenter.as_deref().map(|name| ("dc", name));
@@ -257,11 +283,8 @@ impl Client {
         body: Bytes,
     ) -> Result<(StatusCode, Bytes, ResponseMeta), ClientError> {
         let url = self.url(path, query);
-        let mut request = Request::builder().method(method).uri(&url);
-        if let Some(token) = &self.token {
-            request = request.header("x-consul-token", token);
-        }
-        let request = request
+        let request = self
+            .request(method, &url)
             .body(Full::new(body))
             .map_err(|error| ClientError::Settings(format!("cannot ask {path:?}: {error}")))?;
         let unreachable = |reason: String| ClientError::Unreachable { address: self.address.clone(), reason };

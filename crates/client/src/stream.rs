@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Limited, StreamBody};
@@ -102,10 +102,7 @@ impl Client {
         body: SentBody,
         limit: Duration,
     ) -> Result<Reply, ClientError> {
-        let mut request = Request::builder().method(method).uri(self.url(path, query));
-        if let Some(token) = &self.token {
-            request = request.header("x-consul-token", token);
-        }
+        let request = self.request(method, &self.url(path, query));
         let request =
             request.body(body).map_err(|error| ClientError::Settings(format!("cannot ask {path:?}: {error}")))?;
         let unreachable = |reason: String| ClientError::Unreachable { address: self.address.clone(), reason };

@@ -142,6 +142,9 @@ fn upstream(of: &mut Fields<'_, Upstream>) {
         .text("Datacenter", |it| &it.datacenter)
         .text("LocalBindAddress", |it| &it.local_bind_address)
         .integer("LocalBindPort", |it| it.local_bind_port.into())
+        .text("LocalBindSocketPath", |it| it.local_bind_socket_path.as_deref().unwrap_or_default())
+        .text("LocalBindSocketMode", |it| it.local_bind_socket_mode.as_deref().unwrap_or_default())
+        .text("DestinationPeer", |it| it.destination_peer.as_deref().unwrap_or_default())
         .within("MeshGateway", |it| &it.mesh_gateway, mesh_gateway);
 }
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lictor_runtime::Block;
+
 use crate::keyring::Keyring;
 use crate::wire::Versions;
 use crate::wire::tags::Tags;
@@ -156,6 +158,10 @@ pub struct Config {
     pub max_members: usize,
     /// The longest event, name and payload together.
     pub event_size: usize,
+    /// Where members may be; empty for everywhere.
+    pub allowed: Vec<Block>,
+    /// What of a member's tags says how long it is kept when it has failed, where not all are kept equally long.
+    pub kept_for: Option<fn(&Tags) -> Option<Duration>>,
     /// The clocks that a snapshot remembers.
     pub clocks: crate::wire::serf::Clocks,
 }
@@ -179,6 +185,8 @@ impl Config {
             resolve_conflicts: true,
             max_members: MAX_MEMBERS,
             event_size: 512,
+            allowed: Vec::new(),
+            kept_for: None,
             clocks: crate::wire::serf::Clocks::default(),
         }
     }

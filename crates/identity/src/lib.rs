@@ -39,7 +39,9 @@ pub use mesh_authority::{LeafChain, MeshAuthority, MeshAuthorityParts, SignError
 pub use peers::{PeerError, RpcTrust, peer_spiffe_id};
 pub use renewal::renewal_moment;
 pub use seal::{SealError, SealKey};
-pub use server_authority::{IssuedCertificate, ServerAuthority, ServerCertificateRequest, server_name};
+pub use server_authority::{
+    HttpsCertificate, IssuedCertificate, ServerAuthority, ServerCertificateRequest, server_name,
+};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
-pub use tls::{RenewableChain, Tls, mesh_server_name};
+pub use tls::{RenewableChain, RenewableRoots, Tls, mesh_server_name};
 pub use transport::{RpcMaterial, TlsTransport};

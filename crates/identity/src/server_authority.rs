@@ -138,6 +138,34 @@ impl ServerAuthority {
         request: &ServerCertificateRequest,
         now: SystemTime,
     ) -> Result<IssuedCertificate, AuthorityError> {
+        self.sign(&server_name(&request.datacenter, &request.domain), request, now)
+    }
+
+    /// Makes a key and signs a certificate for HTTPS: of an agent that is no server, or of a program that shows one. No
+    /// name in it makes a server, so it cannot be shown on the server port.
+    ///
+    /// # Errors
+    /// As for a server, or one of the names begins as those of servers do.
+    pub fn sign_https(
+        &self,
+        whose: HttpsCertificate,
+        request: &ServerCertificateRequest,
+        now: SystemTime,
+    ) -> Result<IssuedCertificate, AuthorityError> {
+        if let Some(name) = request.dns_names.iter().find(|name| is_of_servers(name)) {
+            let reason = "names that begin with `server.` or `*.` are those of servers";
+            return Err(AuthorityError::InvalidName { name: name.clone(), reason });
+        }
+        let (datacenter, domain) = (&request.datacenter, request.domain.trim_matches('.'));
+        self.sign(&format!("{}.{datacenter}.{domain}", whose.as_str()), request, now)
+    }
+
+    fn sign(
+        &self,
+        role: &str,
+        request: &ServerCertificateRequest,
+        now: SystemTime,
+    ) -> Result<IssuedCertificate, AuthorityError> {
         let allowed = MIN_SERVER_CERTIFICATE_LIFETIME..=SERVER_AUTHORITY_LIFETIME;
         if !allowed.contains(&request.valid_for) {
             return Err(AuthorityError::InvalidLifetime {
@@ -147,14 +175,37 @@ impl ServerAuthority {
             });
         }
         let issuer = self.pair.issuer_at(now)?;
-        let role = server_name(&request.datacenter, &request.domain);
         let mut params = pki::end_entity_params(&role.chars().take(64).collect::<String>());
-        params.subject_alt_names = alternative_names(&role, request)?;
+        params.subject_alt_names = alternative_names(role, request)?;
         pki::set_validity(&mut params, now, request.valid_for, Some(self.pair.not_after));
         let key = pki::new_key()?;
         let certificate = params.signed_by(&key, issuer)?;
         Ok(IssuedCertificate { chain_pem: certificate.pem(), key_pem: pki::key_to_pem(&key) })
     }
+}
+
+/// Whose certificate for HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpsCertificate {
+    /// An agent that is no server.
+    Client,
+    /// The command line, or another program.
+    Cli,
+}
+
+impl HttpsCertificate {
+    /// The first label of its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Cli => "cli",
+        }
+    }
+}
+
+fn is_of_servers(name: &str) -> bool {
+    let name = name.trim().to_ascii_lowercase();
+    name.starts_with("server.") || name.starts_with("*.")
 }
 
 fn alternative_names(role: &str, request: &ServerCertificateRequest) -> Result<Vec<SanType>, AuthorityError> {

@@ -111,19 +111,20 @@ impl Tls {
         Ok(Arc::new(self.client(Arc::new(verifier), Some(credential.chain()))?))
     }
 
-    /// HTTPS for people and tools: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificate (a token is asked for).
+    /// HTTPS for people and tools: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, and a client certificate of
+    /// `clients`, if any are given.
     ///
     /// # Errors
     /// The provider lacks TLS, which aws-lc-rs does not.
     pub fn https_server(
         &self,
         own: &Arc<RenewableChain>,
-        clients: Option<&Roots>,
+        clients: Option<Arc<RenewableRoots>>,
     ) -> Result<Arc<ServerConfig>, TlsError> {
         let builder =
             ServerConfig::builder_with_details(provider(), self.time()).with_protocol_versions(&[&TLS13, &TLS12])?;
         let builder = match clients {
-            Some(roots) => builder.with_client_cert_verifier(roots.clients()),
+            Some(roots) => builder.with_client_cert_verifier(roots),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::clone(own) as Arc<dyn ResolvesServerCert>);
@@ -173,6 +174,65 @@ impl fmt::Debug for RenewableChain {
 impl ResolvesServerCert for RenewableChain {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load().certified())
+    }
+}
+
+/// Authorities that can be replaced while connections are taken: each handshake goes by those in force.
+pub struct RenewableRoots(ArcSwap<Roots>);
+
+impl RenewableRoots {
+    /// Begins with `roots`.
+    pub fn new(roots: Roots) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(roots)))
+    }
+
+    /// Puts authorities in force for every handshake from now on.
+    pub fn set(&self, roots: Roots) {
+        self.0.store(Arc::new(roots));
+    }
+}
+
+impl fmt::Debug for RenewableRoots {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RenewableRoots").finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for RenewableRoots {
+    /// No hints: those of today may not be those of the next handshake, and a client that has one certificate shows it.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, TlsError> {
+        self.0.load().clients().verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.0.load().clients().verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.0.load().clients().verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.load().clients().supported_verify_schemes()
     }
 }
 

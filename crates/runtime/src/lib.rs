@@ -6,6 +6,7 @@
 //! - This crate depends on none of ours.
 //! - A task has an owner that stops it; nothing is spawned and forgotten.
 
+pub mod block;
 pub mod clock;
 pub mod fs;
 pub mod listen;
@@ -17,6 +18,7 @@ pub mod retry;
 pub mod tasks;
 pub mod transport;
 
+pub use block::Block;
 pub use clock::{Clock, SystemClock};
 pub use listen::listen;
 pub use random::{Rng, SeededRng, SystemRng};

@@ -93,6 +93,7 @@ impl Store {
         self.check_node_name(registration)?;
         if let Some(service) = &registration.service {
             service.check_kind().map_err(Refusal::failed)?;
+            service.settled_port().map_err(Refusal::failed)?;
         }
         self.check_virtual_room(registration)
     }
@@ -196,6 +197,7 @@ impl Store {
         if service.id.is_none() {
             service.id = service.name.as_str().parse::<ServiceId>().ok();
         }
+        service.port = service.settled_port().unwrap_or(service.port);
         self.address_instance(commit, &mut service);
         let old = self.services.get(node, service.id_text()).cloned();
         service.create_index = old.as_ref().map_or(commit.at, |old| old.create_index);

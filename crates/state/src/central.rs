@@ -275,14 +275,10 @@ fn complete_upstreams(proxy: &mut ConnectProxy, mut configs: BTreeMap<String, Co
     for (name, config) in others {
         let gateway = config.get("mesh_gateway").and_then(Value::as_object).cloned().unwrap_or_default();
         proxy.upstreams.push(Upstream {
-            destination_type: String::new(),
-            destination_name: name,
-            datacenter: String::new(),
-            local_bind_address: String::new(),
-            local_bind_port: 0,
             config: config.into(),
             mesh_gateway: gateway.into(),
             centrally_configured: Some(true),
+            ..Upstream::new(name)
         });
     }
 }

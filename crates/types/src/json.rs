@@ -38,6 +38,26 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// Reads a text; an empty one and null are none.
+///
+/// # Errors
+/// It is no text.
+pub fn filled_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+}
+
+/// Reads a list; an empty one and null are none.
+///
+/// # Errors
+/// Those of its items.
+pub fn filled_list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::<Vec<T>>::deserialize(deserializer)?.filter(|list| !list.is_empty()))
+}
+
 /// A text that is absent when empty.
 pub mod optional_text {
     use serde::{Deserialize, Deserializer, Serializer};

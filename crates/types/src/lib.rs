@@ -25,6 +25,7 @@ pub mod kv;
 pub mod member;
 pub mod name;
 pub mod node;
+pub mod ports;
 pub mod prepared_query;
 pub mod query;
 pub mod refusal;

@@ -1,10 +1,19 @@
 //! Members: who is alive, failed or left.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
-use crate::NodeName;
+use crate::{NodeName, duration};
+
+/// The tag by which an agent says how long it is kept when it has failed: a Go duration.
+pub const RECONNECT_TIMEOUT_TAG: &str = "rc_tm";
+
+/// How long such a member is kept when it has failed, where it says so.
+pub fn reconnect_timeout(tags: &BTreeMap<String, String>) -> Option<Duration> {
+    duration::parse(tags.get(RECONNECT_TIMEOUT_TAG)?).ok().filter(|kept| !kept.is_zero())
+}
 
 /// How a member is. The numbers are Serf's, which Consul's API shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -45,6 +54,9 @@ impl MemberStatus {
     }
 }
 
+/// The protocols that a member speaks, as gossip tells them: memberlist's lowest, highest and present one, then Serf's.
+pub const PROTOCOLS: [u8; 6] = [1, 5, 2, 2, 5, 4];
+
 /// An agent as the others know it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -70,6 +82,9 @@ pub struct Member {
     /// How it is.
     #[n(6)]
     pub status: MemberStatus,
+    /// The protocols it speaks, where they are not [`PROTOCOLS`].
+    #[n(130)]
+    pub protocols: Option<[u8; 6]>,
 }
 
 impl Member {

@@ -437,6 +437,42 @@ pub struct Status {
     #[n(4)]
     #[cbor(default)]
     pub servers: Vec<RaftServer>,
+    /// How far the log of that server is.
+    #[n(130)]
+    pub log: Option<LogFigures>,
+}
+
+/// How far a server's log is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LogFigures {
+    /// What the server is, in Consul's word.
+    #[n(0)]
+    pub state: String,
+    /// The term.
+    #[n(1)]
+    pub term: u64,
+    /// The index of the last entry.
+    #[n(2)]
+    pub last: u64,
+    /// Up to which index entries are committed.
+    #[n(3)]
+    pub committed: u64,
+    /// Up to which index they are applied.
+    #[n(4)]
+    pub applied: u64,
+    /// The index that the latest snapshot ends with.
+    #[n(5)]
+    pub snapshot: u64,
+    /// The term of the last entry that is applied.
+    #[n(6)]
+    pub applied_term: u64,
+    /// Milliseconds since a leader was heard of; 0 at the leader itself.
+    #[n(7)]
+    pub contact_millis: u64,
+    /// Entries that are committed and not applied yet.
+    #[n(8)]
+    pub pending: u64,
 }
 
 /// A server in raft.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::{KIND_API_GATEWAY, KIND_INGRESS_GATEWAY, is_gateway};
 use crate::intention::WILDCARD;
+use crate::ports::ServicePort;
 use crate::{HealthCheck, Index, Locality, Node, ServiceId, ServiceName, json};
 
 /// The kind of an instance that is a sidecar proxy; an ordinary instance has the empty kind.
@@ -84,9 +85,38 @@ pub struct Upstream {
     #[n(80)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub centrally_configured: Option<bool>,
+    /// The Unix socket the application dials, instead of a port.
+    #[n(130)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::filled_text")]
+    pub local_bind_socket_path: Option<String>,
+    /// The mode of that socket, in octal.
+    #[n(131)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::filled_text")]
+    pub local_bind_socket_mode: Option<String>,
+    /// The peer whose service it is.
+    #[n(132)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::filled_text")]
+    pub destination_peer: Option<String>,
 }
 
 impl Upstream {
+    /// One that says nothing but the service it is about.
+    pub fn new(destination_name: String) -> Self {
+        Self {
+            destination_type: String::new(),
+            destination_name,
+            datacenter: String::new(),
+            local_bind_address: String::new(),
+            local_bind_port: 0,
+            config: json::Opaque::default(),
+            mesh_gateway: json::Opaque::default(),
+            centrally_configured: None,
+            local_bind_socket_path: None,
+            local_bind_socket_mode: None,
+            destination_peer: None,
+        }
+    }
+
     fn service_type() -> String {
         "service".into()
     }
@@ -241,6 +271,10 @@ pub struct NodeService {
     #[n(80)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locality: Option<Locality>,
+    /// The ports it listens on by name, where it has several; the default one is `port` too.
+    #[n(130)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::filled_list")]
+    pub ports: Option<Vec<ServicePort>>,
 }
 
 impl NodeService {
@@ -264,6 +298,7 @@ impl NodeService {
             create_index: Index(0),
             modify_index: Index(0),
             locality: None,
+            ports: None,
         }
     }
 
@@ -357,6 +392,8 @@ struct ServiceNodeJson<'a> {
     service_weights: Weights,
     service_meta: &'a BTreeMap<String, String>,
     service_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_ports: Option<&'a [ServicePort]>,
     service_socket_path: &'a str,
     service_enable_tag_override: bool,
     service_proxy: &'a ConnectProxy,
@@ -385,6 +422,7 @@ impl Serialize for ServiceNode {
             service_weights: service.weights,
             service_meta: &service.meta,
             service_port: service.port,
+            service_ports: service.ports.as_deref(),
             service_socket_path: &service.socket_path,
             service_enable_tag_override: service.enable_tag_override,
             service_proxy: &service.proxy,

@@ -22,6 +22,10 @@ mod gossip;
 mod locks;
 #[path = "golden/logins.rs"]
 mod logins;
+#[path = "golden/members.rs"]
+mod members;
+#[path = "golden/ports.rs"]
+mod ports;
 #[path = "golden/queries_and_events.rs"]
 mod queries_and_events;
 #[path = "golden/raft.rs"]
@@ -377,6 +381,7 @@ fn every_rpc_message_keeps_its_bytes() {
         tags: pairs(),
         meta: pairs(),
         status: MemberStatus::Failed,
+        protocols: None,
     };
     let login = Login {
         proof: "p".into(),
@@ -447,6 +452,7 @@ fn every_rpc_message_keeps_its_bytes() {
         index: Index(4),
         is_leader: true,
         servers: vec![RaftServer { server: server(), voter: true }],
+        log: None,
     };
     let reports = [
         ("done", Report::Done),

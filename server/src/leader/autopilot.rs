@@ -187,6 +187,7 @@ mod tests {
             tags: BTreeMap::new(),
             meta: BTreeMap::new(),
             status,
+            protocols: None,
         };
         let healthy = |status, contact: Option<u64>, matched: u64| {
             let progress = raft::ServerProgress { term: 1, contact: contact.map(Duration::from_millis) };

@@ -54,5 +54,6 @@ fn as_member(node: Node, server: Option<&NodeService>) -> Member {
         tags,
         meta: node.meta,
         status: MemberStatus::Alive,
+        protocols: None,
     }
 }

@@ -15,6 +15,7 @@ use lictor_state::Store;
 use lictor_state::access::Duty;
 use lictor_types::check::SERF_HEALTH;
 use lictor_types::command::{Effect, NameRight};
+use lictor_types::member::reconnect_timeout;
 use lictor_types::{
     CheckStatus, Command, Deregistration, HealthCheck, Member, MemberStatus, NodeName, NodeService, Refusal,
     Registration,
@@ -296,7 +297,8 @@ fn note_trouble(troubled: &mut BTreeMap<NodeName, Trouble>, node: &NodeName, ref
 
 async fn reconcile_one(datacenter: &ServerDatacenter, member: &Member, silent: Duration) -> Result<(), Refusal> {
     let is_pod = member.meta.contains_key(META_POD);
-    let forgotten_after = if is_pod { POD_FORGOTTEN_AFTER } else { datacenter.settings.reconnect_timeout };
+    let of_its_own = || reconnect_timeout(&member.tags).unwrap_or(datacenter.settings.reconnect_timeout);
+    let forgotten_after = if is_pod { POD_FORGOTTEN_AFTER } else { of_its_own() };
     let gone = match member.status {
         MemberStatus::Left => true,
         MemberStatus::Failed => silent > forgotten_after,
@@ -435,6 +437,7 @@ mod tests {
             tags: BTreeMap::from([("role".to_owned(), role.to_owned())]),
             meta: BTreeMap::new(),
             status: MemberStatus::Alive,
+            protocols: None,
         }
     }
 

@@ -143,6 +143,7 @@ mod tests {
             tags: BTreeMap::new(),
             meta: BTreeMap::new(),
             status,
+            protocols: None,
         }
     }
 

@@ -167,6 +167,7 @@ mod tests {
             tags: BTreeMap::from([("role".to_owned(), role.to_owned())]),
             meta: BTreeMap::new(),
             status: MemberStatus::Alive,
+            protocols: None,
         };
         request(Operation::Keepalive(member), false)
     }

@@ -161,6 +161,7 @@ fn settings(server: usize, id: String) -> CoreSettings {
             tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             meta: Default::default(),
             status: MemberStatus::Alive,
+            protocols: None,
         },
         bootstrap_expect: SERVERS as u32,
         join: (0..SERVERS).map(address).collect(),

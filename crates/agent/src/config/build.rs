@@ -1,5 +1,6 @@
 //! From merged keys, whose kinds are right by now, to a validated configuration.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use super::gossip::gossip;
 use super::merged::Keys;
 use super::{
     AclConfig, Addresses, Autopilot, CheckSettings, Config, ConfigProblem, DnsConfig, Host, HttpConfig, Join, Limits,
-    LogConfig, Performance, Ports, Soa, Telemetry, TlsFiles, UnixSockets, WatchDefinition, join,
+    LogConfig, Performance, Ports, RaftLog, Soa, Telemetry, TlsFiles, UnixSockets, WatchDefinition, join,
 };
 use crate::dns::Strategy;
-use crate::local::{CheckDefinition, ServiceDefinition};
+use crate::local::{CheckDefinition, ServiceDefinition, not_in_dns, validate_pairs};
 
 /// Bytes of the longest output of a check that may be configured.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -27,6 +28,8 @@ const WATCHES_MAX: usize = 64;
 const QUERY_TIME_MIN: Duration = Duration::from_secs(1);
 /// The longest: a parked reader is a connection and a watch.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(3600);
+/// The fewest entries of raft between two snapshots: every one of them writes the whole state.
+const SNAPSHOT_ENTRIES_MIN: u32 = 16;
 /// The shortest TTL that sessions may be allowed to have.
 const SESSION_TTL_LEAST: Duration = Duration::from_secs(1);
 
@@ -39,7 +42,7 @@ pub(super) fn build(
     problems: &mut Vec<ConfigProblem>,
 ) -> Option<Config> {
     let mut keys = Keys { root, warnings, problems };
-    let ports = ports(&mut keys, dev);
+    let ports = ports(&mut keys);
     let server = keys.flag("server").unwrap_or(dev);
     let addresses = addresses(&mut keys, dev, &ports, host);
     let loopback = addresses.as_ref().is_none_or(|addresses| addresses.bind.is_loopback());
@@ -58,14 +61,14 @@ pub(super) fn build(
         datacenter,
         node_name: node_name?,
         node_id,
-        node_meta: keys.text_map("node_meta"),
+        node_meta: node_meta(&mut keys),
         locality: locality(&mut keys),
         data_dir: data_dir(&mut keys, dev),
         addresses: addresses?,
         ports,
         unix_sockets: unix_sockets(&mut keys),
         join: join_config(&mut keys, ports.server),
-        gossip: gossip(&mut keys, server, bound?, &ports),
+        gossip: gossip(&mut keys, server, bound?, &ports, host),
         rpc_tls,
         https_tls,
         acl,
@@ -88,8 +91,7 @@ pub(super) fn build(
         autopilot: autopilot(&keys),
         session_ttl_min: session_ttl_min(&mut keys),
         disable_coordinates: keys.flag("disable_coordinates").unwrap_or(false),
-        connect_enabled: keys.flag("connect.enabled").unwrap_or(true),
-        ui_enabled: keys.flag("ui_config.enabled").unwrap_or(dev),
+        raft: raft(&mut keys),
         pid_file: keys.path("pid_file"),
         seal_key_file: keys.path("seal_key_file"),
         kubernetes_login_file: keys.path("login.kubernetes.config_file"),
@@ -119,6 +121,23 @@ fn session_ttl_min(keys: &mut Keys<'_>) -> Duration {
     least
 }
 
+/// What users say of the node; the rest of its meta is ours.
+fn node_meta(keys: &mut Keys<'_>) -> BTreeMap<String, String> {
+    let meta = keys.text_map("node_meta");
+    if let Err(problem) = validate_pairs(&meta) {
+        keys.invalid(format!("node_meta invalid: {problem}"));
+    }
+    meta
+}
+
+fn raft(keys: &mut Keys<'_>) -> RaftLog {
+    let snapshot_threshold = keys.count("raft_snapshot_threshold");
+    if snapshot_threshold.is_some_and(|entries| entries < SNAPSHOT_ENTRIES_MIN) {
+        keys.invalid(format!("raft_snapshot_threshold must be at least {SNAPSHOT_ENTRIES_MIN} entries"));
+    }
+    RaftLog { snapshot_threshold, trailing_logs: keys.count("raft_trailing_logs") }
+}
+
 /// Consul's defaults.
 fn autopilot(keys: &Keys<'_>) -> Autopilot {
     Autopilot {
@@ -132,7 +151,7 @@ fn autopilot(keys: &Keys<'_>) -> Autopilot {
     }
 }
 
-fn ports(keys: &mut Keys<'_>, dev: bool) -> Ports {
+fn ports(keys: &mut Keys<'_>) -> Ports {
     let port = |name: &str, default: Option<u16>| match keys.get(&format!("ports.{name}")).and_then(Value::as_i64) {
         None => default,
         Some(port) => u16::try_from(port).ok(),
@@ -140,10 +159,7 @@ fn ports(keys: &mut Keys<'_>, dev: bool) -> Ports {
     let (http, https, dns) = (port("http", Some(8500)), port("https", None), port("dns", Some(8600)));
     let (serf_lan, serf_wan) = (port("serf_lan", Some(8301)), port("serf_wan", Some(8302)));
     let server = port("server", Some(8300));
-    let grpc = [port("grpc", None), port("grpc_tls", None)].into_iter().any(|port| port.is_some());
-    if grpc && !dev {
-        keys.warnings.push("ports.grpc and ports.grpc_tls have no effect: the gRPC port is not served yet".into());
-    }
+    let sidecars = port("sidecar_min_port", Some(21000)).zip(port("sidecar_max_port", Some(21255)));
     if server.is_none() {
         keys.invalid("ports.server cannot be off: agents and servers speak through it".into());
     }
@@ -155,7 +171,11 @@ fn ports(keys: &mut Keys<'_>, dev: bool) -> Ports {
         }
         seen.push(port);
     }
-    Ports { http, https, dns, server: server.unwrap_or(8300), serf_lan, serf_wan }
+    let sidecars = sidecars.filter(|(first, last)| *first != 0 && *last != 0);
+    if sidecars.is_some_and(|(first, last)| last < first) {
+        keys.invalid("sidecar_min_port must be less than sidecar_max_port. To disable, set both to zero.".into());
+    }
+    Ports { http, https, dns, server: server.unwrap_or(8300), serf_lan, serf_wan, sidecars }
 }
 
 fn addresses(keys: &mut Keys<'_>, dev: bool, ports: &Ports, host: &Host) -> Option<Addresses> {
@@ -269,7 +289,7 @@ fn advertised(keys: &mut Keys<'_>, bind: IpAddr, host: &Host) -> Option<IpAddr> 
 }
 
 /// A text with its templates filled in; what is wrong with one is said, and the text stays as it is.
-fn rendered(keys: &mut Keys<'_>, key: &str, text: String, host: &Host) -> String {
+pub(super) fn rendered(keys: &mut Keys<'_>, key: &str, text: String, host: &Host) -> String {
     match host.render(&text) {
         Ok(rendered) => rendered,
         Err(problem) => {
@@ -312,10 +332,12 @@ fn tls(keys: &mut Keys<'_>, listener: &str) -> TlsFiles {
         keys.path(&format!("tls.{listener}.{name}")).or_else(|| keys.path(&format!("tls.defaults.{name}")))
     };
     let (ca_file, cert_file, key_file) = (file("ca_file"), file("cert_file"), file("key_file"));
-    let verify_incoming = keys
-        .flag(&format!("tls.{listener}.verify_incoming"))
-        .or_else(|| keys.flag("tls.defaults.verify_incoming"))
-        .unwrap_or(false);
+    // Our own parts verify each other whatever is said.
+    let verify_incoming = listener == "https"
+        && keys
+            .flag("tls.https.verify_incoming")
+            .or_else(|| keys.flag("tls.defaults.verify_incoming"))
+            .unwrap_or(false);
     if cert_file.is_some() != key_file.is_some() {
         keys.invalid(format!("tls.{listener}: cert_file and key_file go together; give both or neither"));
     }
@@ -343,7 +365,13 @@ fn datacenter(keys: &mut Keys<'_>) -> String {
 fn node_name(keys: &mut Keys<'_>, host: &Host) -> Option<NodeName> {
     let name = keys.text("node_name").unwrap_or_else(|| host.name.clone());
     match NodeName::try_from(name.trim().to_owned()) {
-        Ok(name) => Some(name),
+        Ok(name) => {
+            if let Some(reason) = not_in_dns(name.as_str()) {
+                keys.warnings
+                    .push(format!("Node name {:?} will not be discoverable via DNS due to {reason}", name.as_str()));
+            }
+            Some(name)
+        }
         Err(error) => {
             keys.invalid(format!("node_name cannot be used: {error}; set node_name, or -node"));
             None

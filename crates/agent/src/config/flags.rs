@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::source::Source;
+use super::tree::put;
 
 /// What the command line says. Names follow Consul's flags.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +88,8 @@ pub struct Flags {
     pub pid_file: Option<String>,
     /// `-login-token-file`.
     pub login_token_file: Option<String>,
+    /// Keys that other flags stand for, each with the keys above it.
+    pub more: Vec<(&'static str, Value)>,
 }
 
 impl Flags {
@@ -147,6 +150,9 @@ impl Flags {
         set("enable_local_script_checks", self.enable_local_script_checks.map(Value::from));
         set("pid_file", text(&self.pid_file));
         set("login_token_file", text(&self.login_token_file));
+        for (key, value) in &self.more {
+            put(&mut root, key, value.clone());
+        }
         Source { name: "flags".into(), root }
     }
 }

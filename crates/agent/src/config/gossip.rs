@@ -7,8 +7,9 @@ use std::time::Duration;
 use lictor_gossip::{Keyring, Timing};
 use zeroize::Zeroizing;
 
+use super::build::rendered;
 use super::merged::Keys;
-use super::{Ports, join};
+use super::{Block, Host, Ports, join};
 
 /// The shortest time that a failed member is kept: a machine that is repaired must find its place again.
 const RECONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(8 * 3600);
@@ -24,6 +25,12 @@ pub struct GossipConfig {
     pub wan: Option<PoolConfig>,
     /// How long a failed member of the datacenter may come back before it is forgotten, whether or not it gossips.
     pub reconnect_timeout: Duration,
+    /// The same for this agent alone, which tells it the others.
+    pub advertised_reconnect_timeout: Option<Duration>,
+    /// Where members of the datacenter's pool may be; empty for everywhere.
+    pub allowed_lan: Vec<Block>,
+    /// Where servers of the pool of all datacenters may be; empty for everywhere.
+    pub allowed_wan: Vec<Block>,
     /// With what packets are encrypted.
     pub encryption: GossipEncryption,
     /// Whether what comes in must be encrypted, given keys.
@@ -98,10 +105,17 @@ impl fmt::Debug for GossipKey {
 }
 
 /// What the keys say of gossip. `bound` is where the agent listens and what it tells others.
-pub(super) fn gossip(keys: &mut Keys<'_>, server: bool, bound: (IpAddr, IpAddr), ports: &Ports) -> GossipConfig {
+pub(super) fn gossip(
+    keys: &mut Keys<'_>,
+    server: bool,
+    bound: (IpAddr, IpAddr),
+    ports: &Ports,
+    host: &Host,
+) -> GossipConfig {
     let (bind, advertise) = bound;
-    let advertise_wan = address(keys, "advertise_addr_wan").unwrap_or(advertise);
-    let (lan_bind, wan_bind) = (address(keys, "serf_lan").unwrap_or(bind), address(keys, "serf_wan").unwrap_or(bind));
+    let mut address = |key: &str| address(keys, key, host);
+    let advertise_wan = address("advertise_addr_wan").unwrap_or(advertise);
+    let (lan_bind, wan_bind) = (address("serf_lan").unwrap_or(bind), address("serf_wan").unwrap_or(bind));
     let lan_timing = timing(keys, "gossip_lan", "reconnect_timeout", Timing::lan());
     let wan_timing = timing(keys, "gossip_wan", "reconnect_timeout_wan", Timing::wan());
     let pool = |bind: IpAddr, advertise: IpAddr, port: Option<u16>, timing: Timing| {
@@ -117,7 +131,14 @@ pub(super) fn gossip(keys: &mut Keys<'_>, server: bool, bound: (IpAddr, IpAddr),
     if !retry_join_wan.is_empty() && (!server || ports.serf_wan.is_none()) {
         keys.invalid("retry_join_wan is for servers with ports.serf_wan on: only they take part in WAN gossip".into());
     }
+    let advertised_reconnect_timeout = keys.duration("advertise_reconnect_timeout").filter(|kept| !kept.is_zero());
+    if server && advertised_reconnect_timeout.is_some() {
+        keys.invalid("advertise_reconnect_timeout can only be used on a client".into());
+    }
     GossipConfig {
+        advertised_reconnect_timeout,
+        allowed_lan: blocks(keys, "serf_lan_allowed_cidrs"),
+        allowed_wan: blocks(keys, "serf_wan_allowed_cidrs"),
         lan: pool(lan_bind, advertise, ports.serf_lan, lan_timing),
         wan: pool(wan_bind, advertise_wan, ports.serf_wan.filter(|_| server), wan_timing),
         reconnect_timeout: lan_timing.reconnect_timeout,
@@ -153,13 +174,25 @@ fn encryption(keys: &mut Keys<'_>, bind: IpAddr) -> GossipEncryption {
     }
 }
 
-fn address(keys: &mut Keys<'_>, key: &str) -> Option<IpAddr> {
+fn address(keys: &mut Keys<'_>, key: &str, host: &Host) -> Option<IpAddr> {
     let text = keys.text(key)?;
+    let text = rendered(keys, key, text, host);
     let parsed = text.parse();
     if parsed.is_err() {
         keys.invalid(format!("{key} {text:?} must be an IP address"));
     }
     parsed.ok()
+}
+
+fn blocks(keys: &mut Keys<'_>, key: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for text in keys.texts(key) {
+        match text.parse() {
+            Ok(block) => blocks.push(block),
+            Err(problem) => keys.invalid(format!("{key}: {problem}")),
+        }
+    }
+    blocks
 }
 
 fn timing(keys: &mut Keys<'_>, pool: &str, reconnect: &str, default: Timing) -> Timing {

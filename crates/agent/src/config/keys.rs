@@ -29,14 +29,10 @@ pub(super) enum Kind {
 
 use Kind::{Count, Definitions, Duration, DurationMap, Flag, Number, Object, Port, Text, TextMap, Texts};
 
-const TLS: Kind = Object(&[
-    ("ca_file", Text),
-    ("cert_file", Text),
-    ("key_file", Text),
-    ("verify_incoming", Flag),
-    ("verify_outgoing", Flag),
-    ("verify_server_hostname", Flag),
-]);
+const TLS: Kind = Object(&[("ca_file", Text), ("cert_file", Text), ("key_file", Text), ("verify_incoming", Flag)]);
+
+/// Our own parts always verify each other.
+const INTERNAL_TLS: Kind = Object(&[("ca_file", Text), ("cert_file", Text), ("key_file", Text)]);
 
 /// How a pool behaves.
 const GOSSIP: Kind = Object(&[
@@ -71,6 +67,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("addresses", Object(&[("dns", Text), ("http", Text), ("https", Text)])),
     ("advertise_addr", Text),
     ("advertise_addr_wan", Text),
+    ("advertise_reconnect_timeout", Duration),
     ("advertise_server_address", Text),
     ("alt_domain", Text),
     (
@@ -91,7 +88,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("check_update_interval", Duration),
     ("checks", Definitions),
     ("client_addr", Text),
-    ("connect", Object(&[("enabled", Flag)])),
+    ("connect", Object(&[])),
     ("data_dir", Text),
     ("datacenter", Text),
     ("default_intention_policy", Text),
@@ -160,16 +157,18 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
         "ports",
         Object(&[
             ("dns", Port),
-            ("grpc", Port),
-            ("grpc_tls", Port),
             ("http", Port),
             ("https", Port),
             ("serf_lan", Port),
             ("serf_wan", Port),
             ("server", Port),
+            ("sidecar_max_port", Port),
+            ("sidecar_min_port", Port),
         ]),
     ),
     ("primary_datacenter", Text),
+    ("raft_snapshot_threshold", Count),
+    ("raft_trailing_logs", Count),
     ("reconnect_timeout", Duration),
     ("reconnect_timeout_wan", Duration),
     ("recursors", Texts),
@@ -182,26 +181,32 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("retry_max_wan", Count),
     ("seal_key_file", Text),
     ("serf_lan", Text),
+    ("serf_lan_allowed_cidrs", Texts),
     ("serf_wan", Text),
+    ("serf_wan_allowed_cidrs", Texts),
     ("server", Flag),
     ("server_addresses", Texts),
     ("services", Definitions),
     ("session_ttl_min", Duration),
     ("skip_leave_on_interrupt", Flag),
     ("telemetry", Object(&[("disable_hostname", Flag), ("metrics_prefix", Text)])),
-    ("tls", Object(&[("defaults", TLS), ("https", TLS), ("internal_rpc", TLS)])),
+    ("tls", Object(&[("defaults", TLS), ("https", TLS), ("internal_rpc", INTERNAL_TLS)])),
     ("unix_sockets", Object(&[("group", Text), ("mode", Text), ("user", Text)])),
-    ("ui_config", Object(&[("enabled", Flag)])),
+    ("ui_config", Object(&[])),
     ("watches", Definitions),
 ];
 
 /// Old names of keys, and where each lives now.
 pub(super) const RENAMED: &[(&str, &str)] = &[
+    ("acl_agent_master_token", "acl.tokens.agent_recovery"),
     ("acl_agent_token", "acl.tokens.agent"),
     ("acl_default_policy", "acl.default_policy"),
     ("acl_down_policy", "acl.down_policy"),
+    ("acl_enable_key_list_policy", "acl.enable_key_list_policy"),
     ("acl_master_token", "acl.tokens.initial_management"),
+    ("acl_replication_token", "acl.tokens.replication"),
     ("acl_token", "acl.tokens.default"),
+    ("acl.tokens.agent_master", "acl.tokens.agent_recovery"),
     ("acl.tokens.master", "acl.tokens.initial_management"),
     ("ca_file", "tls.defaults.ca_file"),
     ("ca_path", "tls.defaults.ca_path"),
@@ -214,6 +219,8 @@ pub(super) const RENAMED: &[(&str, &str)] = &[
     ("tls_cipher_suites", "tls.defaults.tls_cipher_suites"),
     ("tls_min_version", "tls.defaults.tls_min_version"),
     ("ui", "ui_config.enabled"),
+    ("ui_content_path", "ui_config.content_path"),
+    ("ui_dir", "ui_config.dir"),
     ("verify_incoming", "tls.defaults.verify_incoming"),
     ("verify_incoming_https", "tls.https.verify_incoming"),
     ("verify_incoming_rpc", "tls.internal_rpc.verify_incoming"),

@@ -9,6 +9,14 @@ use serde_json::{Map, Value};
 
 use super::ConfigProblem;
 
+#[cfg(test)]
+thread_local! {
+    /// Every key that was asked for in this thread.
+    pub(super) static ASKED: std::cell::RefCell<std::collections::BTreeSet<String>> = const {
+        std::cell::RefCell::new(std::collections::BTreeSet::new())
+    };
+}
+
 /// The merged keys, and where to say what is wrong with them.
 pub(super) struct Keys<'a> {
     pub(super) root: &'a Map<String, Value>,
@@ -18,6 +26,8 @@ pub(super) struct Keys<'a> {
 
 impl Keys<'_> {
     pub(super) fn get(&self, path: &str) -> Option<&Value> {
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.insert(path.to_owned()));
         let mut names = path.split('.');
         let first = self.root.get(names.next()?)?;
         names.try_fold(first, |value, name| value.get(name))

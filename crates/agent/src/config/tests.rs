@@ -146,7 +146,7 @@ fn the_agent_of_dev_is_a_server_on_loopback_that_keeps_nothing() {
         ..Flags::default()
     };
     let config = Config::load(&flags, &host()).unwrap();
-    assert!(config.server && config.on_loopback() && config.data_dir.is_none() && config.ui_enabled);
+    assert!(config.server && config.on_loopback() && config.data_dir.is_none());
     assert_eq!((config.bootstrap_expect, config.log.level.as_str()), (1, "DEBUG"));
     assert_eq!(config.addresses.http, ["0.0.0.0:8500".parse().unwrap()]);
     assert!(config.warnings.iter().any(|warning| warning.contains("always binds loopback")), "{:?}", config.warnings);
@@ -161,7 +161,7 @@ fn old_names_work_and_are_warned_about() {
     .unwrap();
     assert_eq!(config.join.servers, ["a:8300"]);
     assert_eq!(config.rpc_tls.ca_file, Some(PathBuf::from("/ca")));
-    assert!(config.rpc_tls.verify_incoming);
+    assert!(config.https_tls.verify_incoming);
     assert_eq!(config.acl.initial_management.unwrap().secret, "root");
     assert!(config.warnings.iter().any(|warning| warning.contains("start_join is an old name, write retry_join")));
     assert!(
@@ -196,7 +196,11 @@ fn what_is_not_served_is_refused_plainly() {
         ("unix_sockets { mode = \"999\" }", "must be octal"),
         ("bind_addr = \"{{ GetAllInterfaces | attr \\\"address\\\" }}\"", "of templates GetPrivateIP"),
         ("advertise_addr = \"{{ GetInterfaceIP \\\"none0\\\" }}\"", "this machine has no such IPv4 address"),
-        ("service { name = \"a\"\nconnect { sidecar_service {} } }", "Connect.SidecarService is not served"),
+        (
+            "service { name = \"a\"\nconnect { sidecar_service { id = \"b\" } } }",
+            "A SidecarService cannot specify an ID",
+        ),
+        ("ports { sidecar_min_port = 5 sidecar_max_port = 4 }", "sidecar_min_port must be less than sidecar_max_port"),
         ("server_addresses = [\"server-0\"]", "must be host:port"),
     ] {
         let text = complaints(&[LOOPBACK, fragment]);
@@ -274,6 +278,114 @@ fn no_key_is_both_taken_and_without_effect() {
         assert!(seen.insert(entry.key), "{} is there twice", entry.key);
         assert!(!has_effect(entry.key, keys::KEYS), "{} has an effect", entry.key);
         assert!(!entry.reason.is_empty());
+    }
+}
+
+/// The paths of all keys that are no object of other keys.
+fn leaves(above: &str, known: &[(&str, keys::Kind)], found: &mut Vec<String>) {
+    for (name, kind) in known {
+        let path = if above.is_empty() { (*name).to_owned() } else { format!("{above}.{name}") };
+        match kind {
+            keys::Kind::Object(below) => leaves(&path, below, found),
+            _ => found.push(path),
+        }
+    }
+}
+
+#[test]
+fn every_key_that_is_taken_is_read_by_somebody() {
+    merged::ASKED.with_borrow_mut(std::collections::BTreeSet::clear);
+    load(&[LOOPBACK]).unwrap();
+    load(&[LOOPBACK, "server = true"]).unwrap();
+    let mut taken = Vec::new();
+    leaves("", keys::KEYS, &mut taken);
+    let asked = merged::ASKED.with_borrow(Clone::clone);
+    let unread: Vec<&String> = taken.iter().filter(|key| !asked.contains(*key)).collect();
+    assert!(unread.is_empty(), "nobody reads {unread:?}: list them in WITHOUT_EFFECT, or read them");
+    // And nobody asks for what no file can say.
+    let known = |path: &str| has_effect(path, keys::KEYS);
+    let unknown: Vec<&String> = asked.iter().filter(|key| !known(key)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are read and refused as unknown");
+}
+
+#[test]
+fn consuls_keys_without_a_meaning_here_are_taken() {
+    let keys = [
+        "license_path = \"/x\"",
+        "segment = \"a\"",
+        "partition = \"a\"",
+        "audit { enabled = true }",
+        "acl_replication_token = \"a\"",
+        "acl_agent_master_token = \"a\"",
+        "acl_enable_key_list_policy = true",
+        "acl { tokens { agent_master = \"a\" } }",
+        "ui_dir = \"/x\"",
+        "ui_content_path = \"/x\"",
+        "tls { defaults { use_auto_cert = true verify_outgoing = true } internal_rpc { verify_incoming = true } }",
+        "verify_incoming_rpc = true",
+        "advertise_addr_ipv4 = \"10.0.0.1\"",
+        "server_name = \"x\"",
+        "primary_gateways = [\"a\"]",
+        "autopilot { redundancy_zone_tag = \"zone\" }",
+        "telemetry { circonus_submission_url = \"x\" }",
+        "ui_config { metrics_provider_files = [\"x\"] }",
+        "raft_prevote_disabled = true",
+        "raft_snapshot_interval = \"30s\"",
+        "ports { grpc = 8502 grpc_tls = 8503 }",
+    ];
+    for key in keys {
+        let config = load(&[LOOPBACK, key]).unwrap_or_else(|error| panic!("{key}: {error}"));
+        assert!(!config.ignored.is_empty() || key.contains("verify_incoming"), "{key} is not told of");
+    }
+}
+
+#[test]
+fn a_key_that_says_what_happens_anyway_needs_no_word() {
+    let told = |fragment: &str| {
+        let config = load(&[LOOPBACK, fragment]).unwrap();
+        (config.ignored.len(), config.warnings.iter().filter(|it| it.contains("has no effect")).count())
+    };
+    assert_eq!((told("connect { enabled = true }"), told("connect { enabled = false }")), ((0, 0), (1, 1)));
+    assert_eq!((told("ports { grpc = -1 }"), told("ports { grpc = 8502 }")), ((0, 0), (1, 1)));
+    let verified = told("tls { internal_rpc { verify_incoming = true verify_server_hostname = true } }");
+    assert_eq!((verified, told("tls { internal_rpc { verify_outgoing = false } }")), ((0, 0), (1, 0)));
+}
+
+#[test]
+fn gossip_takes_templates_and_blocks_of_addresses() {
+    let config = load(&[
+        LOOPBACK,
+        "server = true\nserf_lan = \"{{ GetPrivateIP }}\"\nadvertise_addr_wan = \"{{ GetPrivateIP }}\"\n\
+         serf_lan_allowed_cidrs = [\"10.0.0.0/8\"]\nserf_wan_allowed_cidrs = [\"10.0.0.0/8\", \"fd00::/8\"]\n\
+         raft_snapshot_threshold = 100\nraft_trailing_logs = 7",
+    ])
+    .unwrap();
+    let (lan, wan) = (config.gossip.lan.unwrap(), config.gossip.wan.unwrap());
+    assert_eq!((lan.bind.to_string(), wan.advertise.to_string()), ("10.0.0.7:8301".into(), "10.0.0.7:8302".into()));
+    assert_eq!((config.gossip.allowed_lan.len(), config.gossip.allowed_wan.len()), (1, 2));
+    assert_eq!(config.raft, RaftLog { snapshot_threshold: Some(100), trailing_logs: Some(7) });
+    let client = load(&[LOOPBACK, "advertise_reconnect_timeout = \"15m\""]).unwrap();
+    assert_eq!(client.gossip.advertised_reconnect_timeout, Some(Duration::from_secs(900)));
+    for (fragment, part) in [
+        ("serf_lan_allowed_cidrs = [\"10.0.0.0\"]", "serf_lan_allowed_cidrs: \"10.0.0.0\" is no block of addresses"),
+        ("server = true\nadvertise_reconnect_timeout = \"15m\"", "can only be used on a client"),
+        ("raft_snapshot_threshold = 1", "must be at least 16 entries"),
+        ("serf_wan = \"{{ GetPrivateIP\"", "a template has no end"),
+    ] {
+        let text = complaints(&[LOOPBACK, fragment]);
+        assert!(text.contains(part), "{fragment}: {text}");
+    }
+}
+
+#[test]
+fn node_meta_is_what_the_catalog_takes() {
+    for (fragment, part) in [
+        ("node_meta { \"a b\" = \"c\" }", "node_meta invalid: Couldn't load metadata pair ('a b', 'c')"),
+        ("node_meta { \"consul-x\" = \"c\" }", "Key prefix 'consul-' is reserved for internal use"),
+        (&format!("node_meta {{ a = \"{}\" }}", "x".repeat(513)), "Value is too long (limit: 512 characters)"),
+    ] {
+        let text = complaints(&[LOOPBACK, fragment]);
+        assert!(text.contains(part), "{fragment}: {text}");
     }
 }
 

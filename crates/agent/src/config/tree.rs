@@ -33,7 +33,7 @@ fn take(root: &mut Map<String, Value>, path: &str) -> Option<Value> {
 }
 
 /// Sets `path` unless it is there; lists become longer.
-fn put(root: &mut Map<String, Value>, path: &str, value: Value) {
+pub(super) fn put(root: &mut Map<String, Value>, path: &str, value: Value) {
     if let Some((head, rest)) = path.split_once('.') {
         let below = root.entry(head).or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(below) = below {
@@ -88,6 +88,10 @@ impl Checker<'_> {
                 return !value.is_null() && self.value(&path, value, *kind);
             }
             if let Some(entry) = WITHOUT_EFFECT.iter().find(|entry| entry.key == path) {
+                let written = value.to_string();
+                if value.is_null() || written == entry.anyway {
+                    return false;
+                }
                 self.ignored.push(IgnoredKey { file: self.file.into(), key: path.clone(), reason: entry.reason });
                 if entry.notice == Notice::Warn {
                     self.warnings.push(format!("{}: {path} has no effect: {}", self.file, entry.reason));

@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Where the state is in this process, an answer is kept as long as the state is the same, and is looked at anew when it is not:
-//! if the rows are the same ones the records stay. Where it is not, every answer is read anew, once for all who ask at that time.
+//! if the rows are the same ones the records stay. Where it is not, every answer is read anew, once for all who ask at that time;
+//! while no server answers, the last one is given again, no older than `dns_config.max_stale`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use hickory_proto::op::{Query as Asked, ResponseCode};
@@ -28,12 +30,17 @@ use super::resolve::{Asking, Transport, Zones, instances, resolved, wanted, with
 use super::size::Style;
 use crate::agent::Agent;
 
+/// How long servers may take before the answer that they gave last is given again.
+const SERVERS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What all sockets of an agent's DNS door share.
 pub(super) struct Door {
     pub(super) agent: Arc<Agent>,
     pub(super) zones: Zones,
     kept: KeptAnswers,
     flights: Flights<Made>,
+    /// What servers answered last, for the time when none does.
+    last: KeptAnswers,
 }
 
 /// What was made for all who ask the same.
@@ -59,7 +66,13 @@ impl Door {
     /// The door of `agent`. `resolv_conf` is the text of this machine's file.
     pub(super) fn of(agent: &Arc<Agent>, resolv_conf: &str) -> Arc<Self> {
         let zones = Zones::of(agent, resolv_conf);
-        Arc::new(Self { agent: Arc::clone(agent), zones, kept: KeptAnswers::default(), flights: Flights::default() })
+        Arc::new(Self {
+            agent: Arc::clone(agent),
+            zones,
+            kept: KeptAnswers::default(),
+            flights: Flights::default(),
+            last: KeptAnswers::default(),
+        })
     }
 
     /// What a kept answer must have been made under to be given now; none where every answer must be read.
@@ -126,16 +139,7 @@ impl Door {
         let name = question.name.clone();
         let made = match terms {
             Some(terms) => self.make_for_all(key.bytes(), question, domain, &terms).await,
-            None => {
-                let door = Arc::clone(self);
-                let read = || async move { door.make_once(question, domain).await }.boxed();
-                let flight = self.flights.join(key.bytes(), read);
-                // Whoever waits has a limit of its own: the read that is shared may have begun for others.
-                match with_limit(&name, flight.map(Ok)).await {
-                    Ok(made) => made,
-                    Err(code) => Made::Failed(code),
-                }
-            }
+            None => self.read_for_all(key.bytes(), question, domain).await,
         };
         Some(match made {
             Made::Prepared(answer) => {
@@ -164,10 +168,46 @@ impl Door {
         }
     }
 
+    /// The answer as a server has it; as it was last where no server says so in time.
+    async fn read_for_all(self: &Arc<Self>, key: &[u8], question: Asked, domain: Name) -> Made {
+        let name = question.name.clone();
+        let (door, kept_under) = (Arc::clone(self), Box::<[u8]>::from(key));
+        let read = || async move { door.make_once(&kept_under, question, domain).await }.boxed();
+        let flight = self.flights.join(key, read);
+        // Whoever waits has a limit of its own: the read that is shared may have begun for others.
+        let answered = with_limit(&name, flight.map(Ok)).map(|answered| answered.unwrap_or_else(Made::Failed));
+        let Some(last) = self.last_answer(key) else { return answered.await };
+        match tokio::time::timeout(SERVERS_PATIENCE, answered).await {
+            Ok(Made::Failed(ResponseCode::ServFail)) | Err(_) => Made::Prepared(last),
+            Ok(made) => made,
+        }
+    }
+
+    /// What a server answered last, if that is not too old.
+    fn last_answer(&self, key: &[u8]) -> Option<Arc<KeptAnswer>> {
+        let terms = self.terms_of_now()?;
+        let last = self.last.older(key, &terms)?;
+        let age = Duration::from_millis(terms.version.saturating_sub(last.version()));
+        (age <= terms.config.dns.max_stale).then_some(last)
+    }
+
+    /// What an answer of a server is kept under: its version is the time. None where every answer must be read.
+    fn terms_of_now(&self) -> Option<Terms> {
+        let config = self.agent.config.load_full();
+        let version = self.agent.clock.unix_millis();
+        config.dns.allow_stale.then(|| Terms { config, token: self.agent.tokens.dns(), version })
+    }
+
     /// Makes the answer for those who wait for it.
-    async fn make_once(&self, question: Asked, domain: Name) -> Made {
+    async fn make_once(&self, key: &[u8], question: Asked, domain: Name) -> Made {
         let asking = Asking::of(&self.agent);
         match with_limit(&question.name, self.make(&asking, &question, &domain, 0, None)).await {
+            Ok(Made::Prepared(answer)) => {
+                if let Some(terms) = self.terms_of_now() {
+                    self.last.keep(key, &terms, Arc::clone(&answer));
+                }
+                Made::Prepared(answer)
+            }
             Ok(made) => made,
             Err(code) => Made::Failed(code),
         }

@@ -1,4 +1,4 @@
-//! The prepared answers that are kept.
+//! The prepared answers that are kept: under the state that they were made of, or under the time when a server gave them.
 //!
 //! Invariants
 //! - An answer is given only while the state that it was made of is the newest, under the configuration and the token that it was
@@ -53,6 +53,11 @@ impl KeptAnswer {
     pub(super) fn new(prepared: Prepared, rows: Option<RowsMark<CheckServiceNode>>, version: u64) -> Self {
         Self { prepared, rows, version: version.into() }
     }
+
+    /// The state, or the time, that it was kept under.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
 }
 
 /// The answers that are kept.
@@ -77,7 +82,7 @@ impl KeptAnswers {
             return None;
         }
         let answer = kept.something.get(key).or_else(|| kept.nothing.get(key))?;
-        (answer.version.load(Ordering::Acquire) == terms.version).then(|| with(&answer.prepared))
+        (answer.version() == terms.version).then(|| with(&answer.prepared))
     }
 
     /// The answer to `key` that was right for another state, to be looked at again.

@@ -149,6 +149,27 @@ async fn where_every_answer_must_be_fresh_none_is_kept() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_that_was_answered_once_is_answered_without_a_server() {
+    let setting = Setting::new("");
+    *setting.double.standing.lock() = None;
+    setting.has(&["10.0.0.1"]);
+    assert_eq!(setting.ask().await, ["10.0.0.1"]);
+    setting.has(&["10.0.0.2"]);
+    assert_eq!(setting.ask().await, ["10.0.0.2"], "a server that answers has the last word");
+    *setting.double.reads.lock() = vec![Err(Refusal::no_leader())];
+    assert_eq!(setting.ask().await, ["10.0.0.2"]);
+    let other = reply(&setting.door, &question("other.service.consul."), Transport::Udp, None).await.unwrap();
+    assert_eq!(Message::from_vec(&other).unwrap().metadata.response_code, ResponseCode::ServFail);
+    let fresh = Setting::new("dns_config { allow_stale = false }");
+    *fresh.double.standing.lock() = None;
+    fresh.has(&["10.0.0.1"]);
+    assert_eq!(fresh.ask().await, ["10.0.0.1"]);
+    *fresh.double.reads.lock() = vec![Err(Refusal::no_leader())];
+    let stale = reply(&fresh.door, &question("web.service.consul."), Transport::Udp, None).await.unwrap();
+    assert_eq!(Message::from_vec(&stale).unwrap().metadata.response_code, ResponseCode::ServFail);
+}
+
 #[tokio::test]
 async fn a_flood_of_names_that_are_not_there_drives_out_none_that_is() {
     let setting = Setting::new("");

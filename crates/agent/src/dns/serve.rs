@@ -4,7 +4,8 @@
 //! - A UDP worker takes no more questions while [`QUESTIONS_MAX`] are under way; more wait in the kernel's buffer and are dropped
 //!   there.
 //! - One source is answered a configured number of UDP questions in a second; this machine as many as it asks.
-//! - At most [`CONNECTIONS_MAX`] TCP connections, each idle for [`IDLE_LIMIT`] at most, one question at a time.
+//! - At most [`CONNECTIONS_MAX`] TCP connections, [`CONNECTIONS_PER_SOURCE`] of one source, each idle for [`IDLE_LIMIT`] at
+//!   most, one question at a time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 
 use super::batch::{Answers, PACKETS_MAX, Questions, ip_of};
 use super::door::Door;
-use super::limit::Sources;
+use super::limit::{Connections, Sources};
 use super::packet;
 use super::prepared::Scratch;
 use super::resolve::{Transport, reply};
@@ -34,6 +35,8 @@ use crate::agent::Agent;
 const QUESTIONS_MAX: usize = 512;
 /// Open TCP connections of one listener.
 const CONNECTIONS_MAX: usize = 256;
+/// Those of one source: a resolver asks over TCP now and then, what was cut over UDP.
+const CONNECTIONS_PER_SOURCE: usize = 32;
 /// How long a TCP connection may be idle, or take for one message.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait after the operating system refused to receive or accept.
@@ -101,11 +104,12 @@ pub fn serve(listeners: Vec<DnsListener>, agent: &Arc<Agent>, tasks: &Tasks) {
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let door = Door::of(agent, &resolv_conf);
     let sources = Arc::new(Sources::default());
+    let connections = Arc::new(Connections::default());
     for DnsListener { tcp, udp } in listeners {
         for socket in udp {
             tasks.spawn(udp_worker(socket, Arc::clone(&door), Arc::clone(&sources)));
         }
-        tasks.spawn(accept(tcp, Arc::clone(&door), tasks.clone()));
+        tasks.spawn(accept(tcp, Arc::clone(&door), Arc::clone(&connections), tasks.clone()));
     }
 }
 
@@ -180,15 +184,17 @@ fn turn(
     door.agent.figures.dns.took_each(begin.elapsed(), at_once);
 }
 
-async fn accept(listener: TcpListener, door: Arc<Door>, tasks: Tasks) {
+async fn accept(listener: TcpListener, door: Arc<Door>, connections: Arc<Connections>, tasks: Tasks) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                // One too many is closed at once: its questions have an answer over UDP, if a short one.
+                let Some(own) = connections.admit(from.ip(), CONNECTIONS_PER_SOURCE) else { continue };
                 let door = Arc::clone(&door);
                 tasks.spawn(async move {
-                    let _place = place;
+                    let _places = (place, own);
                     if let Err(error) = connection(stream, &door).await {
                         tracing::debug!(%error, "a DNS connection ended early");
                     }

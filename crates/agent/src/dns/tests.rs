@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use lictor_runtime::{Rng, Tasks};
 use lictor_types::query::AddressNames;
-use lictor_types::service::{ConnectProxy, ServiceConnect, Weights};
+use lictor_types::service::Weights;
 use lictor_types::{Answer, CheckServiceNode, CheckStatus, HealthCheck, Index, Node, NodeService, Query, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -39,23 +39,12 @@ pub(super) fn row(name: &str, node_address: &str, own: &str, status: CheckStatus
     CheckServiceNode {
         node: node(name, node_address),
         service: NodeService {
-            kind: String::new(),
-            id: None,
-            name: "web".parse().unwrap(),
-            tags: Vec::new(),
             address: own.into(),
-            tagged_addresses: BTreeMap::new(),
-            meta: BTreeMap::new(),
             port: 80,
-            socket_path: String::new(),
             weights: Weights { passing: 3, warning: 2 },
-            enable_tag_override: false,
-            proxy: ConnectProxy::default(),
-            connect: ServiceConnect::default(),
-            peer_name: String::new(),
             create_index: Index(1),
             modify_index: Index(1),
-            locality: None,
+            ..NodeService::new("web".parse().unwrap())
         },
         checks: vec![HealthCheck::new("c".parse().unwrap(), "c", status, "")],
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use lictor_runtime::Tasks;
 use lictor_runtime::transport::SharedTransport;
-use lictor_types::rpc::{Request, Response};
+use lictor_types::Credential;
+use lictor_types::rpc::{Operation, Request, RequestBody, Response};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -62,6 +63,19 @@ impl RpcPool {
             }
         }
         answered
+    }
+
+    /// Whether the server at `address` answers at all within `limit`, on the connection that there is. One that does not keeps it:
+    /// a server that is slow for a moment is not dialled again by everybody at once.
+    pub(super) async fn is_there(&self, address: &str, limit: Duration) -> bool {
+        let slot = self.slot(address, Instant::now());
+        let asked = async {
+            let connection = slot.lock().await.open.clone()?;
+            let body = RequestBody::Operate(Operation::Status);
+            let request = Request { credential: Credential::anonymous(), body, forwarded: false };
+            connection.call(request, limit).await.ok()
+        };
+        matches!(tokio::time::timeout(limit, asked).await, Ok(Some(_)))
     }
 
     fn slot(&self, address: &str, now: Instant) -> Arc<tokio::sync::Mutex<Connection>> {

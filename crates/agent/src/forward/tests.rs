@@ -18,6 +18,8 @@ enum Mood {
     Serves,
     HasNoLeader,
     Denies,
+    /// Says that it is there, and nothing else.
+    Ponders,
     Hangs,
 }
 
@@ -53,9 +55,12 @@ impl Handler for Server {
             let mood = *self.mood.lock();
             match mood {
                 Mood::Hangs => std::future::pending().await,
+                Mood::Ponders if !matches!(request.body, RequestBody::Operate(Operation::Status)) => {
+                    std::future::pending().await
+                }
                 Mood::HasNoLeader => return Response::Refused(Refusal::no_leader()),
                 Mood::Denies => return Response::Refused(Refusal::permission_denied("no")),
-                Mood::Serves => {}
+                Mood::Serves | Mood::Ponders => {}
             }
             match request.body {
                 RequestBody::Write(_) => Response::Written(Outcome { index: Index(5), effect: Effect::Applied }),
@@ -114,6 +119,7 @@ fn member() -> Member {
         tags: std::collections::BTreeMap::new(),
         meta: std::collections::BTreeMap::new(),
         status: lictor_types::MemberStatus::Alive,
+        protocols: None,
     }
 }
 
@@ -131,9 +137,27 @@ async fn a_write_moves_to_the_next_server_under_the_same_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_hangs_does_not_lose_the_write() {
+async fn a_server_that_is_lost_without_a_word_costs_less_than_a_second_and_no_write() {
     let world = world(Mood::Hangs, Mood::Serves);
+    let start = Instant::now();
+    let nobody = Credential::anonymous();
+    let puts = (0..64).map(|_| world.forwarder.write(&nobody, put()));
+    for answered in futures_util::future::join_all(puts).await {
+        answered.unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let (mut first, mut second) = (world.servers[0].writes.lock().clone(), world.servers[1].writes.lock().clone());
+    first.sort();
+    second.sort();
+    assert_eq!(first, second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_there_is_given_its_time() {
+    let world = world(Mood::Ponders, Mood::Serves);
+    let start = Instant::now();
     world.forwarder.write(&Credential::anonymous(), put()).await.unwrap();
+    assert!(start.elapsed() >= HOLD, "{:?}", start.elapsed());
     assert_eq!(*world.servers[0].writes.lock(), *world.servers[1].writes.lock());
 }
 

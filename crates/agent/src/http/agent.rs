@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use lictor_filter::rows;
+use lictor_types::member::PROTOCOLS;
 use lictor_types::rpc::{Operation, Report, Status};
-use lictor_types::{Credential, Member, Refusal, Requirement, Resource};
+use lictor_types::{Member, Refusal, Requirement, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::agent_stats;
 use super::caller::{Caller, mark_filtered};
 use super::choice;
 use super::failure::{Answered, Failure};
@@ -36,18 +38,20 @@ struct MemberJson<'a> {
 
 impl<'a> From<&'a Member> for MemberJson<'a> {
     fn from(member: &'a Member) -> Self {
+        let [protocol_min, protocol_max, protocol_cur, delegate_min, delegate_max, delegate_cur] =
+            member.protocols.unwrap_or(PROTOCOLS);
         Self {
             name: member.name.as_str(),
             addr: &member.address,
             port: member.port,
             tags: &member.tags,
             status: member.status.number(),
-            protocol_min: 1,
-            protocol_max: 5,
-            protocol_cur: 2,
-            delegate_min: 2,
-            delegate_max: 5,
-            delegate_cur: 4,
+            protocol_min,
+            protocol_max,
+            protocol_cur,
+            delegate_min,
+            delegate_max,
+            delegate_cur,
         }
     }
 }
@@ -77,7 +81,11 @@ async fn known_members(caller: &Caller) -> Result<Vec<Member>, Failure> {
     }
     let mut members: BTreeMap<_, _> =
         pools.members().await.into_iter().map(|member| (member.name.clone(), member)).collect();
-    match caller.operate(Operation::Members).await {
+    let told = match members.is_empty() {
+        true => caller.operate(Operation::Members).await,
+        false => caller.operate_soon(Operation::Members).await,
+    };
+    match told {
         Ok(Report::Members(told)) => {
             for member in told {
                 members.entry(member.name.clone()).or_insert(member);
@@ -112,12 +120,17 @@ pub(super) async fn this(caller: Caller) -> Answered {
     let agent = &caller.door.agent;
     caller.require(Requirement::read(Resource::Agent, agent.identity.node_name.as_str())).await?;
     // Without servers an agent can still say who it is.
-    let status = match agent.datacenter.operate(&Credential::anonymous(), Operation::Status).await {
+    let status = match caller.operate_soon(Operation::Status).await {
         Ok(Report::Status(status)) => Ok(status),
         Ok(_) => return Err(Failure::unexpected_answer()),
-        Err(refusal) => Err(refusal),
+        Err(Failure(refusal)) => Err(refusal),
     };
-    let mut description = description(agent, &status);
+    let mut description = description(agent, &status, &agent.pools.wan_members().await);
+    if let (true, Ok(status)) = (agent.identity.server, &status)
+        && let Some(log) = &status.log
+    {
+        description["Stats"]["raft"] = agent_stats::of_raft(status, log);
+    }
     for (name, pool) in [("serf_lan", agent.pools.lan()), ("serf_wan", agent.pools.wan())] {
         // A pool that has stopped has nothing to tell.
         if let Some(pool) = pool
@@ -133,7 +146,7 @@ pub(super) async fn this(caller: Caller) -> Answered {
     caller.json(&description)
 }
 
-fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
+fn description(agent: &Agent, status: &Result<Status, Refusal>, wan: &[Member]) -> Value {
     let identity = &agent.identity;
     let config = agent.config.load();
     json!({
@@ -154,7 +167,7 @@ fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
             "BindAddr": config.addresses.bind.to_string(),
             "Bootstrap": identity.bootstrap_expect == 1,
             "BootstrapExpect": identity.bootstrap_expect,
-            "ConnectEnabled": config.connect_enabled,
+            "ConnectEnabled": true,
             "DNSDomain": identity.domain,
             "DNSPort": port(identity.dns_port),
             "DNSAllowStale": config.dns.allow_stale,
@@ -178,14 +191,10 @@ fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
         "Coord": null,
         "Member": MemberJson::from(&identity.member()),
         "Stats": {
-            "agent": {
-                "check_monitors": "0",
-                "check_ttls": "0",
-                "checks": agent.local.checks().len().to_string(),
-                "services": agent.local.services().len().to_string(),
-            },
+            "agent": agent_stats::of_agent(agent),
             "build": { "version": CONSUL_VERSION, "revision": "", "prerelease": "", "lictor": LICTOR_VERSION },
-            "consul": consul_stats(identity.server, status),
+            "consul": agent_stats::of_servers(agent, status, wan),
+            "runtime": agent_stats::of_runtime(),
         },
         "Meta": agent.local.node().meta,
         "xDS": { "SupportedProxies": {}, "Port": -1, "Ports": { "Plaintext": -1, "TLS": -1 } },
@@ -195,20 +204,4 @@ fn description(agent: &Agent, status: &Result<Status, Refusal>) -> Value {
 /// Consul shows a port that is off as -1.
 fn port(port: Option<u16>) -> i32 {
     port.map_or(-1, i32::from)
-}
-
-fn consul_stats(server: bool, status: &Result<Status, Refusal>) -> Value {
-    let mut stats = json!({ "server": server.to_string() });
-    match status {
-        Ok(status) => {
-            stats["known_servers"] = status.peers.len().to_string().into();
-            if server {
-                stats["leader"] = status.is_leader.to_string().into();
-                stats["leader_addr"] = status.leader.clone().unwrap_or_default().into();
-                stats["known_datacenters"] = "1".into();
-            }
-        }
-        Err(_) => stats["known_servers"] = "0".into(),
-    }
-    stats
 }

@@ -4,6 +4,7 @@
 //! of a member: it adds nobody, and says so where it is not.
 
 use axum::response::Response;
+use lictor_gossip::{Gossip, Status};
 use lictor_types::rpc::{ForceLeave, Operation, Report};
 use lictor_types::{Refusal, Requirement, Resource};
 
@@ -11,14 +12,54 @@ use super::caller::{Caller, Tail};
 use super::failure::{Answered, Failure};
 use crate::pools::PoolKind;
 
-/// `PUT /v1/agent/force-leave/NODE`: a member that has failed leaves the members and the catalog at once.
+/// `PUT /v1/agent/force-leave/NODE`: a member that has failed leaves the members and the catalog at once; with `?wan`, a
+/// server of any datacenter the pool of all servers.
 pub(super) async fn force_leave(caller: Caller, Tail(node): Tail) -> Answered {
     caller.require(Requirement::write(Resource::Operator, "")).await?;
     let prune = caller.params.has("prune");
-    match caller.operate(Operation::ForceLeave(ForceLeave { node, prune })).await? {
-        Report::Done => Ok(Response::default()),
-        _ => Err(Failure::unexpected_answer()),
+    let agent = &caller.door.agent;
+    let datacenter = &agent.identity.datacenter;
+    if caller.params.has("wan") {
+        let Some(pool) = agent.pools.wan() else {
+            return Err(Refusal::failed("Must be a server to force-leave a node from the WAN cluster.").into());
+        };
+        // A name in the pool of all datacenters says which one it is of.
+        let name = if node.contains('.') { node } else { format!("{node}.{datacenter}") };
+        return if remove_failed(&pool, &name, prune).await? { Ok(Response::default()) } else { Err(no_node(&name)) };
     }
+    let node = own_name(&node, datacenter).to_owned();
+    match caller.operate(Operation::ForceLeave(ForceLeave { node: node.clone(), prune })).await {
+        Ok(Report::Done) => Ok(Response::default()),
+        Ok(_) => Err(Failure::unexpected_answer()),
+        // One that this pool alone knows, or while there is no leader: then gossip is told, and a leader hears of it.
+        Err(failure) => match agent.pools.lan() {
+            Some(pool) if remove_failed(&pool, &node, prune).await? => Ok(Response::default()),
+            _ => Err(failure),
+        },
+    }
+}
+
+/// `NAME.DATACENTER` of our own datacenter is `NAME`.
+fn own_name<'a>(node: &'a str, datacenter: &str) -> &'a str {
+    match node.rsplit_once('.') {
+        Some((name, of)) if of.eq_ignore_ascii_case(datacenter) && !name.is_empty() => name,
+        _ => node,
+    }
+}
+
+fn no_node(name: &str) -> Failure {
+    Refusal::failed(format!("agent: No node found with name '{name}'")).into()
+}
+
+/// Makes a member of `pool` that has failed, or with `prune` any that is gone, one that left. False when there is none.
+async fn remove_failed(pool: &Gossip, name: &str, prune: bool) -> Result<bool, Failure> {
+    let members = pool.members().await.unwrap_or_default();
+    let found = members.iter().find(|member| member.record.name().eq_ignore_ascii_case(name));
+    let gone = |status: Status| matches!((status, prune), (Status::Failed, _) | (Status::Left, true));
+    let Some(found) = found.filter(|member| gone(member.status)) else { return Ok(false) };
+    let removed = pool.remove(found.record.name(), prune).await;
+    removed.map_err(|error| Refusal::failed(format!("gossip was not told that {name} is removed: {error}")))?;
+    Ok(true)
 }
 
 /// `PUT /v1/agent/join/ADDRESS`: joins the pool of the member with this address; with `?wan`, that of all servers.
@@ -93,6 +134,15 @@ fn host(address: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_the_own_datacenter_is_one_without() {
+        let own = |node| own_name(node, "dc1");
+        assert_eq!(
+            [own("n1.dc1"), own("n1.DC1"), own("n1"), own("n1.dc2"), own(".dc1")],
+            ["n1", "n1", "n1", "n1.dc2", ".dc1"]
+        );
+    }
 
     #[test]
     fn the_host_is_found_with_and_without_a_port() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use lictor_filter::rows;
+use lictor_types::ports::ServicePort;
 use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
 use lictor_types::{
     Answer, Block, Consistency, Freshness, Index, Locality, NodeService, Query, Refusal, Requirement, Resource,
@@ -32,6 +33,8 @@ pub(super) struct AgentService<'a> {
     tags: &'a [String],
     meta: &'a BTreeMap<String, String>,
     port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports: Option<&'a [ServicePort]>,
     address: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     socket_path: &'a str,
@@ -60,6 +63,7 @@ impl<'a> AgentService<'a> {
             tags: &service.tags,
             meta: &service.meta,
             port: service.port,
+            ports: service.ports.as_deref(),
             address: &service.address,
             socket_path: &service.socket_path,
             tagged_addresses: &service.tagged_addresses,
@@ -167,6 +171,9 @@ pub(super) async fn register(caller: Caller, body: JsonBody) -> Answered {
         .map_err(|error| Refusal::bad_request(format!("Request decode failed: {error}")))?;
     definition.validate()?;
     caller.require(Requirement::write(Resource::Service, definition.name.as_str())).await?;
+    if let Some(sidecar) = definition.sidecar() {
+        caller.require(Requirement::write(Resource::Service, sidecar.name.as_str())).await?;
+    }
     if let Some(before) = find(&caller, definition.id_text())
         && before.name.as_str() != definition.name
     {

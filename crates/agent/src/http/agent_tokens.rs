@@ -48,14 +48,12 @@ mod tests {
 
     use crate::http::double::{Tested, at};
 
-    const ACLS: &str = "acl {\n enabled = true\n default_policy = \"deny\"\n}\n";
-
     #[tokio::test]
     async fn a_token_is_replaced_by_whoever_may_write_the_agent() {
         let off = Tested::answering(at(1, Answer::Keys(Vec::new())));
         let got = off.call("PUT", "/v1/agent/token/default", "{}").await;
         assert_eq!((got.status.as_u16(), got.body.as_str()), (401, "ACL support disabled"));
-        let on = Tested::configured(at(1, Answer::Keys(Vec::new())), ACLS);
+        let on = Tested::guarded(at(1, Answer::Keys(Vec::new())));
         let put = async |name: &str| {
             let got = on.call("PUT", &format!("/v1/agent/token/{name}"), "{\"Token\": \"new\"}").await;
             (got.status.as_u16(), got.body)

@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn intentions_decide_and_then_the_default() {
         let known = vec![intention("web", Action::Allow), intention("bad", Action::Deny)];
-        let tested = Tested::answering(at(3, Answer::Intentions(known)));
+        let tested = Tested::guarded(at(3, Answer::Intentions(known)));
         let uri = |service: &str| {
             format!("spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/{service}")
         };

@@ -18,6 +18,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use lictor_types::command::Effect;
+use lictor_types::refusal::RefusalKind;
 use lictor_types::rpc::{Operation, Report};
 use lictor_types::transaction::TransactionOutcome;
 use lictor_types::{
@@ -30,6 +31,7 @@ use super::choice;
 use super::failure::{Answered, Failure};
 use super::json;
 use super::params::Params;
+use super::verdicts::Verdict;
 
 const X_CONSUL_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 const X_CONSUL_INDEX: HeaderName = HeaderName::from_static("x-consul-index");
@@ -40,6 +42,9 @@ const X_CONSUL_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-bac
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const X_CONSUL_FILTERED: HeaderName = HeaderName::from_static("x-consul-results-filtered-by-acls");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// How long an endpoint of what this agent holds waits for what servers would add to it.
+const SERVERS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Who asks, with the parameters of the request.
 pub(super) struct Caller {
@@ -105,16 +110,27 @@ impl Caller {
         self.params.has("pretty") || self.door.agent.identity.dev
     }
 
-    /// Which of these the caller may not, in the same order.
-    pub(super) async fn denials(&self, requirements: Vec<Requirement>) -> Result<Vec<Option<Refusal>>, Failure> {
-        if requirements.is_empty() {
-            return Ok(Vec::new());
+    /// Which of these the caller may not, in the same order: as the servers say, or as they said last while none answers.
+    pub(super) async fn denials(&self, requirements: Vec<Requirement>) -> Result<Verdict, Failure> {
+        if requirements.is_empty() || !self.door.agent.identity.acl_enabled {
+            return Ok(vec![None; requirements.len()]);
         }
-        let asked = requirements.len();
-        match self.operate(Operation::Authorize(requirements)).await? {
-            Report::Authorized(denials) if denials.len() == asked => Ok(denials),
-            _ => Err(Failure::unexpected_answer()),
+        let asked = self.ask_for_verdict(requirements.clone());
+        let Some(last) = self.door.verdicts.last(&self.credential, &requirements) else { return asked.await };
+        match tokio::time::timeout(SERVERS_PATIENCE, asked).await {
+            Ok(Err(Failure(refusal))) if !refusal.may_retry() => Err(refusal.into()),
+            Ok(Ok(verdict)) => Ok(verdict),
+            Ok(Err(_)) | Err(_) => Ok(last),
         }
+    }
+
+    async fn ask_for_verdict(&self, requirements: Vec<Requirement>) -> Result<Verdict, Failure> {
+        let verdict = match self.operate(Operation::Authorize(requirements.clone())).await? {
+            Report::Authorized(denials) if denials.len() == requirements.len() => denials,
+            _ => return Err(Failure::unexpected_answer()),
+        };
+        self.door.verdicts.said(&self.credential, requirements, verdict.clone());
+        Ok(verdict)
     }
 
     /// Goes on only if the caller may do all of this.
@@ -123,6 +139,13 @@ impl Caller {
             Some(refusal) => Err(refusal.into()),
             None => Ok(()),
         }
+    }
+
+    /// As [`Self::operate`], for what the answer can do without: no server may make the caller wait.
+    pub(super) async fn operate_soon(&self, operation: Operation) -> Result<Report, Failure> {
+        let asked = self.operate(operation);
+        let late = || Failure(Refusal::new(RefusalKind::NoLeader, "no server answered in time"));
+        tokio::time::timeout(SERVERS_PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Does what is neither read nor write.

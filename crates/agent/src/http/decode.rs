@@ -91,11 +91,7 @@ impl serde::de::Error for DecodeError {
     }
 
     fn unknown_field(field: &str, _: &'static [&'static str]) -> Self {
-        let hint = match field.to_ascii_lowercase().as_str() {
-            "namespace" => " - Namespaces are a Consul Enterprise feature",
-            "partition" => " - Partitions are a Consul Enterprise feature",
-            _ => "",
-        };
+        let hint = enterprise(field).map(|feature| format!(" - {feature}")).unwrap_or_default();
         Self(format!("json: unknown field {field:?}{hint}"))
     }
 }
@@ -103,6 +99,15 @@ impl serde::de::Error for DecodeError {
 impl From<serde_json::Error> for DecodeError {
     fn from(error: serde_json::Error) -> Self {
         Self(error.to_string())
+    }
+}
+
+/// What Consul Enterprise has where a field has this name.
+fn enterprise(field: &str) -> Option<&'static str> {
+    match field.to_ascii_lowercase().as_str() {
+        "namespace" => Some("Namespaces are a Consul Enterprise feature"),
+        "partition" => Some("Partitions are a Consul Enterprise feature"),
+        _ => None,
     }
 }
 
@@ -208,6 +213,10 @@ fn known_entries(
             if !value.is_null() {
                 known.push((field.to_owned(), value));
             }
+            continue;
+        }
+        // What means nothing where it is known means nothing here.
+        if enterprise(&key).is_some() && matches!(value, Value::Null) | matches!(value.as_str(), Some("" | "default")) {
             continue;
         }
         let unused = UNUSED.iter().find(|(owner, _)| *owner == name).map_or(&[][..], |(_, unused)| unused);
@@ -317,6 +326,16 @@ mod tests {
         );
         assert!(refusal("{").starts_with("Request decode failed: EOF while parsing"));
         assert!(refusal("[1]").starts_with("Request decode failed: invalid type: sequence"));
+    }
+
+    #[test]
+    fn the_default_namespace_and_partition_are_no_feature() {
+        let body = br#"{"Node":"n","Partition":"default","Service":{"Service":"web","Namespace":""}}"#;
+        assert!(decode::<Registration>(body, Names::AnyCase).is_ok());
+        assert_eq!(
+            refusal(r#"{"Node":"n","Service":{"Service":"web","Partition":"x"}}"#),
+            "Request decode failed: json: unknown field \"Partition\" - Partitions are a Consul Enterprise feature"
+        );
     }
 
     #[test]

@@ -49,7 +49,12 @@ pub(crate) struct Double {
     pub(crate) standing: Mutex<Option<Standing>>,
     /// Whether gossip has keys.
     pub(crate) encrypted: Mutex<bool>,
+    /// No operation is answered.
+    pub(crate) silent: Mutex<bool>,
 }
+
+/// With ACLs, so that local endpoints ask who may do what.
+pub(crate) const ACLS: &str = "acl {\n enabled = true\n default_policy = \"deny\"\n}\n";
 
 /// An answer at an index.
 pub(crate) fn at(index: u64, answer: Answer) -> Result<Read, Refusal> {
@@ -68,6 +73,7 @@ impl Double {
             leader: Mutex::new(Some("10.0.0.1:8300".into())),
             standing: Mutex::default(),
             encrypted: Mutex::default(),
+            silent: Mutex::default(),
         })
     }
 
@@ -127,7 +133,8 @@ impl Datacenter for Double {
             Operation::CreateJoinToken(_) => Report::JoinToken(Credential::new("join-secret")),
             _ => Report::Done,
         };
-        Box::pin(async { Ok(report) })
+        let silent = *self.silent.lock();
+        Box::pin(async move { if silent { std::future::pending().await } else { Ok(report) } })
     }
 
     fn standing(&self, _: &Credential) -> Option<Standing> {
@@ -209,6 +216,11 @@ impl Got {
 impl Tested {
     pub(crate) fn answering(read: Result<Read, Refusal>) -> Self {
         Self::configured(read, "")
+    }
+
+    /// With ACLs.
+    pub(crate) fn guarded(read: Result<Read, Refusal>) -> Self {
+        Self::configured(read, ACLS)
     }
 
     pub(crate) fn configured(read: Result<Read, Refusal>, fragment: &str) -> Self {

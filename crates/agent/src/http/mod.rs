@@ -13,6 +13,7 @@ mod agent_checks;
 mod agent_health;
 mod agent_membership;
 mod agent_services;
+mod agent_stats;
 mod agent_tokens;
 mod authorize;
 mod body;
@@ -58,6 +59,7 @@ mod txn;
 #[cfg(test)]
 mod upkeep_tests;
 mod usage;
+mod verdicts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +74,7 @@ use crate::agent::Agent;
 struct Door {
     agent: Arc<Agent>,
     leaves: leaf::Leaves,
+    verdicts: verdicts::Verdicts,
 }
 
 impl Door {

@@ -1,5 +1,7 @@
 //! `/v1/agent/monitor`: the log as it is written, and `/v1/agent/host`: what this machine is.
 
+use std::path::Path;
+
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::stream;
@@ -75,7 +77,36 @@ fn written(now: Timestamp, heard: &Result<Line, Missed>, as_json: bool) -> Strin
 pub(super) async fn host(caller: Caller) -> Answered {
     caller.require(Requirement::read(Resource::Operator, "")).await?;
     let now = Timestamp::from(caller.door.agent.clock.now());
-    caller.json(&described(now))
+    let data_dir = caller.door.agent.config.load().data_dir.clone();
+    caller.json(&described(now, data_dir.as_deref()))
+}
+
+/// The file system that `path` is on, as Consul shows that of `/`.
+fn disk(path: &Path) -> Option<Value> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    let (total, free, available) =
+        (found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize, found.f_bavail * found.f_frsize);
+    let (inodes, inodes_free) = (found.f_files, found.f_ffree);
+    let (used, inodes_used) = (total.saturating_sub(free), inodes.saturating_sub(inodes_free));
+    let percent = |part: u64, whole: u64| if whole > 0 { part as f64 * 100.0 / whole as f64 } else { 0.0 };
+    // What only root may use counts neither as used nor as free.
+    Some(json!({
+        "path": path.display().to_string(), "fstype": file_system(path, &proc_file("/proc/self/mounts")),
+        "total": total, "free": available, "used": used, "usedPercent": percent(used, used + available),
+        "inodesTotal": inodes, "inodesUsed": inodes_used, "inodesFree": inodes_free,
+        "inodesUsedPercent": percent(inodes_used, inodes),
+    }))
+}
+
+/// The kind of the file system that is mounted nearest above `path`.
+fn file_system(path: &Path, mounts: &str) -> String {
+    let mounted = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    // Of two at one place the later one is seen.
+    let nearest = mounted.filter(|(place, _)| path.starts_with(place)).max_by_key(|(place, _)| place.len());
+    nearest.map(|(_, kind)| kind.to_owned()).unwrap_or_default()
 }
 
 fn proc_file(path: &str) -> String {
@@ -84,7 +115,7 @@ fn proc_file(path: &str) -> String {
     text
 }
 
-fn described(now: Timestamp) -> Value {
+fn described(now: Timestamp, data_dir: Option<&Path>) -> Value {
     let memory = proc_file("/proc/meminfo");
     let bytes_of = |name: &str| -> u64 {
         let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -108,7 +139,8 @@ fn described(now: Timestamp) -> Value {
             "kernelArch": std::env::consts::ARCH, "uptime": uptime as u64,
             "bootTime": (now.0 / 1000).saturating_sub(uptime as u64),
         },
-        "Disk": null,
+        "Disk": disk(Path::new("/")),
+        "DataDisk": data_dir.and_then(disk),
         "CollectionTime": now.0 * 1_000_000,
         "Errors": null,
     })
@@ -129,6 +161,22 @@ fn cpu(block: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_disk_is_that_of_the_nearest_mount() {
+        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /data xfs rw 0 0\ntmpfs /data/run tmpfs rw 0 0\n";
+        let kind = |path: &str| file_system(Path::new(path), mounts);
+        assert_eq!(
+            [kind("/"), kind("/data/x"), kind("/data/run/y"), kind("/database")],
+            ["ext4", "xfs", "tmpfs", "ext4"]
+        );
+        let shown = disk(Path::new("/")).unwrap();
+        let number = |name: &str| shown[name].as_u64().unwrap();
+        assert!(
+            number("total") >= number("used") && number("total") > 0 && shown["usedPercent"].as_f64().unwrap() <= 100.0
+        );
+        assert_eq!(disk(Path::new("/no such place")), None);
+    }
 
     #[test]
     fn lines_are_written_as_consul_writes_them() {

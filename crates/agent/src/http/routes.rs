@@ -14,6 +14,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
 use super::failure::text;
+use super::verdicts::Verdicts;
 use super::{
     Door, agent, agent_checks, agent_health, agent_membership, agent_services, agent_tokens, authorize,
     ca_configuration, catalog, config_entries, connect, coordinate, discovery_chain, event, gateways, guard, health,
@@ -243,7 +244,7 @@ pub fn router(agent: Arc<Agent>) -> Router {
     let default_policy = HeaderValue::from_static(default_policy);
     let took = agent.figures.http.clone();
     let guarded = axum::middleware::from_fn_with_state(Arc::clone(&agent), guard::guard);
-    let door = Arc::new(Door { agent, leaves: leaf::Leaves::default() });
+    let door = Arc::new(Door { agent, leaves: leaf::Leaves::default(), verdicts: Verdicts::default() });
     let inner = routes().route("/", axum::routing::get(root)).fallback(unknown).with_state(door).layer(guarded);
     let timed = inner.map_request(clean_path).map_future(move |answer| {
         let took = took.clone();

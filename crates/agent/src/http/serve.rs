@@ -182,7 +182,7 @@ struct Place {
 }
 
 impl Clients {
-    /// A place for one more connection of `address`, or what to answer it.
+    /// A place for one more connection of `address`, or what to answer it. A limit of 0 is none, as in Consul.
     fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, String> {
         let limit = (self.limit)();
         let mut open = self.open.lock();
@@ -190,7 +190,7 @@ impl Clients {
             let words = format!("this agent serves {CONNECTIONS_MAX} HTTP connections at once; try again later");
             return Err(too_many("503 Service Unavailable", &words));
         }
-        if open.by_address.get(&address).copied().unwrap_or_default() >= limit {
+        if limit > 0 && open.by_address.get(&address).copied().unwrap_or_default() >= limit {
             let words = format!(
                 "Your IP is issuing too many concurrent connections, please rate limit your calls (at most {limit}, \
                  limits.http_max_conns_per_client)"
@@ -247,6 +247,17 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(tasks.stop(Duration::from_secs(5)).await, "a connection outlived the order to stop");
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_no_limit() {
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let admitted = |limit| {
+            let clients = Arc::new(Clients { limit: Arc::new(move || limit), open: Mutex::default() });
+            let places: Vec<_> = (0..300).map(|_| clients.admit(address)).collect();
+            places.iter().filter(|place| place.is_ok()).count()
+        };
+        assert_eq!((admitted(0), admitted(200)), (300, 200));
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The door as clients see it, in front of a double of the waist.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::{Request, StatusCode};
 use lictor_types::command::{Effect, KvCommand};
@@ -14,7 +16,7 @@ use super::double::{Tested, at};
 #[tokio::test]
 async fn leave_and_reload_need_the_right_and_somebody_who_carries_them_out() {
     for path in ["/v1/agent/leave", "/v1/agent/reload"] {
-        let tested = Tested::answering(at(1, Answer::Keys(Vec::new())));
+        let tested = Tested::guarded(at(1, Answer::Keys(Vec::new())));
         let got = tested.call("PUT", path, "").await;
         assert_eq!(got.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(got.body.contains("part of another process"), "{}", got.body);
@@ -302,7 +304,7 @@ async fn pretty_is_indented_and_ends_with_a_line() {
 
 #[tokio::test]
 async fn the_agent_registers_shows_and_filters_its_own_services() {
-    let door = Tested::answering(at(1, Answer::KvEntry(None)));
+    let door = Tested::guarded(at(1, Answer::KvEntry(None)));
     let body = r#"{"name":"web","port":80,"check":{"ttl":"30s","status":"warning"}}"#;
     let got = door.call("PUT", "/v1/agent/service/register", body).await;
     assert_eq!((got.status, got.body.as_str()), (StatusCode::OK, ""));
@@ -331,6 +333,45 @@ async fn the_agent_registers_shows_and_filters_its_own_services() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_agent_holds_needs_no_server() {
+    let with_acls = Tested::guarded(at(1, Answer::KvEntry(None)));
+    let without = Tested::answering(at(1, Answer::KvEntry(None)));
+    *without.double.silent.lock() = true;
+    let asked = [
+        ("PUT", "/v1/agent/service/register", r#"{"name":"web","check":{"ttl":"30s"}}"#),
+        ("GET", "/v1/agent/services", ""),
+        ("GET", "/v1/agent/checks", ""),
+        ("PUT", "/v1/agent/check/pass/service:web", ""),
+        ("GET", "/v1/agent/health/service/id/web", ""),
+        ("GET", "/v1/agent/self", ""),
+        ("GET", "/v1/agent/metrics", ""),
+        ("PUT", "/v1/agent/maintenance?enable=true", ""),
+    ];
+    for door in [&with_acls, &without] {
+        for (method, path, body) in asked {
+            let begun = tokio::time::Instant::now();
+            assert_eq!(door.call(method, path, body).await.status, StatusCode::OK, "{path}");
+            assert!(begun.elapsed() < Duration::from_secs(1), "{path} took {:?}", begun.elapsed());
+            assert_eq!(door.call("PUT", "/v1/agent/maintenance?enable=false", "").await.status, StatusCode::OK);
+        }
+        // Whoever was allowed once stays so while no server answers; whoever was not asks in vain.
+        *door.double.silent.lock() = true;
+        door.double.forbidden.lock().push("web".into());
+    }
+    let unknown = with_acls.get("/v1/agent/services?token=another");
+    assert!(tokio::time::timeout(Duration::from_secs(30), unknown).await.is_err());
+    for (method, path, body) in asked {
+        assert_eq!(with_acls.call(method, path, body).await.status, StatusCode::OK, "{path}");
+    }
+    *with_acls.double.silent.lock() = false;
+    let denied = with_acls.call("PUT", "/v1/agent/check/pass/service:web", "").await;
+    assert_eq!(denied.status, StatusCode::FORBIDDEN, "a server that answers has the last word");
+    *with_acls.double.silent.lock() = true;
+    let denied = with_acls.call("PUT", "/v1/agent/check/pass/service:web", "").await;
+    assert_eq!(denied.status, StatusCode::FORBIDDEN, "and it is remembered");
+}
+
 #[tokio::test]
 async fn readiness_follows_the_leader() {
     let door = Tested::answering(at(1, Answer::KvEntry(None)));
@@ -343,7 +384,7 @@ async fn readiness_follows_the_leader() {
 
 #[tokio::test]
 async fn a_kept_leaf_is_authorised_again_at_every_read() {
-    let door = Tested::answering(at(5, Answer::CaRoots(Some(roots()))));
+    let door = Tested::guarded(at(5, Answer::CaRoots(Some(roots()))));
     let first = door.get("/v1/agent/connect/ca/leaf/web?token=t").await;
     assert_eq!((first.status, first.header("x-cache")), (StatusCode::OK, "MISS"), "{}", first.body);
     assert!(first.body.contains("PRIVATE KEY") && first.header("x-consul-index") == "5", "{}", first.body);
@@ -399,11 +440,11 @@ async fn intentions_are_set_checked_and_missed_in_consuls_words() {
 
 #[tokio::test]
 async fn the_agent_says_who_it_is_and_whom_it_knows() {
-    let door = Tested::answering(at(5, Answer::KvEntry(None)));
+    let door = Tested::guarded(at(5, Answer::KvEntry(None)));
     let this: serde_json::Value = serde_json::from_str(&door.get("/v1/agent/self").await.body).unwrap();
     assert_eq!((&this["Config"]["Datacenter"], &this["Config"]["NodeName"]), (&"dc1".into(), &"n1".into()));
     assert_eq!(this["Member"]["Addr"], this["DebugConfig"]["AdvertiseAddrLAN"]);
-    let agent = super::double::agent(&door.double, "");
+    let agent = super::double::agent(&door.double, super::double::ACLS);
     let (mut seen, mut hidden) = (agent.identity.member(), agent.identity.member());
     seen.name = "seen".parse().unwrap();
     hidden.name = "hidden".parse().unwrap();

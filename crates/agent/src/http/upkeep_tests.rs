@@ -10,7 +10,7 @@ use lictor_types::{Answer, KvEntry};
 use super::double::{Tested, at};
 
 fn door() -> Tested {
-    Tested::answering(at(9, Answer::KvEntry(None)))
+    Tested::guarded(at(9, Answer::KvEntry(None)))
 }
 
 #[tokio::test]

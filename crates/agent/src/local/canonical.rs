@@ -10,17 +10,25 @@ enum Shape {
     Dropped,
     /// Another name of a field.
     As(&'static str),
+    /// Of Consul Enterprise, whose feature this is: only what means nothing there means nothing here.
+    Enterprise(&'static str),
     /// An object by free names.
     Map(&'static [(&'static str, Shape)]),
     /// Several objects.
     List(&'static [(&'static str, Shape)]),
+    /// A definition of a service.
+    Service,
     /// One object.
     Object(&'static [(&'static str, Shape)]),
 }
 
-use Shape::{As, Dropped, Leaf, List, Object};
+use Shape::{As, Dropped, Enterprise, Leaf, List, Object};
 
 type Fields = &'static [(&'static str, Shape)];
+
+const NAMESPACE: Shape = Enterprise("Namespaces are a Consul Enterprise feature");
+
+const PARTITION: Shape = Enterprise("Partitions are a Consul Enterprise feature");
 
 const ADDRESS: Fields = &[("Address", Leaf), ("Port", Leaf)];
 
@@ -64,6 +72,8 @@ const CHECK: Fields = &[
     // Where a proxy opened a port for the check: the proxy's own business.
     ("ProxyHTTP", Dropped),
     ("ProxyGRPC", Dropped),
+    ("Namespace", NAMESPACE),
+    ("Partition", PARTITION),
 ];
 
 const UPSTREAM: Fields = &[
@@ -72,8 +82,16 @@ const UPSTREAM: Fields = &[
     ("Datacenter", Leaf),
     ("LocalBindAddress", Leaf),
     ("LocalBindPort", Leaf),
+    ("LocalBindSocketPath", Leaf),
+    ("LocalBindSocketMode", Leaf),
+    ("DestinationPeer", Leaf),
+    ("DestinationNamespace", NAMESPACE),
+    ("DestinationPartition", PARTITION),
     ("Config", Leaf),
     ("MeshGateway", Leaf),
+    // Those two are what config entries say of an upstream, which readers get and may write back.
+    ("CentrallyConfigured", Leaf),
+    ("IngressHosts", Dropped),
 ];
 
 const PROXY: Fields = &[
@@ -102,15 +120,18 @@ const SERVICE: Fields = &[
     ("TaggedAddresses", Shape::Map(ADDRESS)),
     ("Meta", Leaf),
     ("Port", Leaf),
+    ("Ports", List(&[("Name", Leaf), ("Port", Leaf), ("Default", Leaf)])),
     ("SocketPath", Leaf),
     ("Weights", Object(&[("Passing", Leaf), ("Warning", Leaf)])),
     ("EnableTagOverride", Leaf),
     ("Check", Object(CHECK)),
     ("Checks", List(CHECK)),
     ("Proxy", Object(PROXY)),
-    ("Connect", Object(&[("Native", Leaf), ("SidecarService", Leaf)])),
+    ("Connect", Object(&[("Native", Leaf), ("SidecarService", Shape::Service)])),
     ("Locality", Object(&[("Region", Leaf), ("Zone", Leaf)])),
     ("Token", Leaf),
+    ("Namespace", NAMESPACE),
+    ("Partition", PARTITION),
 ];
 
 /// A service definition with its fields in their one spelling.
@@ -147,7 +168,10 @@ fn object(value: &Value, fields: Fields) -> Result<Value, String> {
             Leaf => (*canonical, value.clone()),
             As(name) => (*name, value.clone()),
             Dropped => continue,
+            Enterprise(_) if matches!(value.as_str(), Some("" | "default")) => continue,
+            Enterprise(feature) => return Err(format!("json: unknown field {name:?} - {feature}")),
             Object(fields) => (*canonical, object(value, fields)?),
+            Shape::Service => (*canonical, object(value, SERVICE)?),
             // A block that is there once.
             List(fields) if value.is_object() => (*canonical, Value::Array(vec![object(value, fields)?])),
             List(fields) => {

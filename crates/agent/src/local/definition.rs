@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lictor_types::check::CheckDefinition as CatalogDefinition;
 use lictor_types::duration;
+use lictor_types::ports::ServicePort;
 use lictor_types::service::{ConnectProxy, ServiceAddress, ServiceConnect, Weights};
 use lictor_types::{
     CheckId, CheckStatus, Credential, HealthCheck, Index, Locality, NodeService, ServiceId, ServiceName,
@@ -36,6 +37,9 @@ pub struct ServiceDefinition {
     pub meta: BTreeMap<String, String>,
     /// The port it listens on.
     pub port: u16,
+    /// The ports it listens on by name, where it has several.
+    #[serde(deserialize_with = "lictor_types::json::filled_list")]
+    pub ports: Option<Vec<ServicePort>>,
     /// The Unix socket it listens on.
     pub socket_path: String,
     /// How much traffic it takes.
@@ -55,6 +59,9 @@ pub struct ServiceDefinition {
     /// The token it is registered with; the request's, or the agent's default one, when absent.
     #[serde(with = "token_text")]
     pub token: Credential,
+    /// It came as the proxy of another instance, and goes with that. Nobody else may say so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub locally_registered_as_sidecar: bool,
 }
 
 /// How an instance takes part in the mesh.
@@ -63,8 +70,8 @@ pub struct ServiceDefinition {
 pub struct ConnectDefinition {
     /// It speaks mutual TLS itself.
     pub native: bool,
-    /// Register a proxy for it in one go; not served.
-    pub sidecar_service: Option<Value>,
+    /// A proxy to register with it in one go.
+    pub sidecar_service: Option<Box<ServiceDefinition>>,
 }
 
 /// A check as its owner describes it. Spelling and unknown fields are [`canonical`]'s business; what an earlier release wrote
@@ -225,7 +232,7 @@ impl ServiceDefinition {
     /// # Errors
     /// Its name or id is not one.
     pub(super) fn to_node_service(&self) -> Result<NodeService, lictor_types::name::NameError> {
-        Ok(NodeService {
+        let service = NodeService {
             kind: self.kind.clone(),
             id: Some(ServiceId::try_from(self.id_text().to_owned())?),
             name: ServiceName::try_from(self.name.clone())?,
@@ -243,7 +250,10 @@ impl ServiceDefinition {
             create_index: Index(0),
             modify_index: Index(0),
             locality: self.locality.clone(),
-        })
+            ports: self.ports.clone(),
+        };
+        // As the servers keep it, or the two would differ for ever.
+        Ok(NodeService { port: service.settled_port().unwrap_or(service.port), ..service })
     }
 }
 
@@ -371,6 +381,53 @@ mod tests {
         assert_eq!(error, "json: unknown field \"Prot\"");
         let error = CheckDefinition::parse(&json!({"Name": "web", "htpp": ""})).unwrap_err();
         assert_eq!(error, "json: unknown field \"htpp\"");
+    }
+
+    #[test]
+    fn what_a_client_of_a_late_release_read_can_be_written_back() {
+        let written = json!({
+            "Name": "web-proxy", "Kind": "connect-proxy", "Namespace": "", "Partition": "default",
+            "Ports": [{"Name": "http", "Port": 8080, "Default": true}, {"Name": "admin", "Port": 8081}],
+            "Proxy": {"DestinationServiceName": "web", "Upstreams": [{
+                "DestinationName": "db", "DestinationNamespace": "default", "DestinationPartition": "",
+                "DestinationPeer": "east", "LocalBindSocketPath": "/run/db", "local_bind_socket_mode": "0600",
+                "CentrallyConfigured": true, "IngressHosts": ["x"],
+            }]},
+        });
+        let service = ServiceDefinition::from_json(&written).unwrap().to_node_service().unwrap();
+        assert_eq!((service.port, service.ports.as_ref().map(Vec::len)), (8080, Some(2)));
+        let upstream = serde_json::to_value(&service.proxy.upstreams[0]).unwrap();
+        let kept = [
+            ("DestinationPeer", json!("east")),
+            ("LocalBindSocketPath", json!("/run/db")),
+            ("LocalBindSocketMode", json!("0600")),
+            ("CentrallyConfigured", json!(true)),
+        ];
+        for (field, value) in kept {
+            assert_eq!(upstream[field], value, "{field}");
+        }
+        let one = json!({"Name": "web", "Port": 80, "Ports": null});
+        assert_eq!(ServiceDefinition::from_json(&one).unwrap().to_node_service().unwrap().ports, None);
+    }
+
+    #[test]
+    fn what_only_consul_enterprise_has_is_refused_in_its_words() {
+        let namespace = " - Namespaces are a Consul Enterprise feature";
+        let partition = " - Partitions are a Consul Enterprise feature";
+        for (written, text) in [
+            (json!({"Name": "a", "Namespace": "x"}), format!("json: unknown field \"Namespace\"{namespace}")),
+            (json!({"Name": "a", "partition": "x"}), format!("json: unknown field \"partition\"{partition}")),
+            (
+                json!({"Name": "a", "Proxy": {"Upstreams": [{"DestinationNamespace": "x"}]}}),
+                format!("json: unknown field \"DestinationNamespace\"{namespace}"),
+            ),
+            (
+                json!({"Name": "a", "Check": {"TTL": "1s", "Partition": "x"}}),
+                format!("json: unknown field \"Partition\"{partition}"),
+            ),
+        ] {
+            assert_eq!(ServiceDefinition::parse(&written).unwrap_err(), text);
+        }
     }
 
     #[test]

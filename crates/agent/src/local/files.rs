@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use lictor_types::{CheckId, Refusal, ServiceId};
 
+use super::changes::{Concern, Plan};
+use super::store::Record;
 use super::{CHECKS_MAX, CheckDefinition, Local, SERVICES_MAX, ServiceDefinition};
 
 /// Definitions of files, by id.
@@ -54,9 +56,14 @@ impl Local {
         services: &[ServiceDefinition],
         checks: &[CheckDefinition],
     ) -> Result<(), Refusal> {
-        let new = Files::of(services, checks)?;
+        let new = Files::of(&self.with_sidecars(services)?, checks)?;
         new.checks.values().try_for_each(|check| self.may_run(check, false))?;
-        let changing = self.changing.lock().await;
+        self.change([Concern::Everything], move |local| local.plan_files(new)).await?;
+        self.settle().await;
+        Ok(())
+    }
+
+    fn plan_files(&self, new: Files) -> Result<Plan, Refusal> {
         let old = self.files.lock().clone();
         for check in new.checks.values().filter(|check| !check.service_id.is_empty()) {
             let of_a_file = |files: &Files| files.services.keys().any(|id| id.as_str() == check.service_id);
@@ -65,17 +72,20 @@ impl Local {
             }
         }
         let gone: Vec<ServiceId> = old.services.keys().filter(|id| !new.services.contains_key(*id)).cloned().collect();
-        let gone_checks: Vec<CheckId> = old.checks.keys().filter(|id| !new.checks.contains_key(*id)).cloned().collect();
         // Checks that the API added to an instance go with it, and must not come back at the next start.
-        let orphans: Vec<CheckId> = gone.iter().flat_map(|id| self.other_checks_of(id.as_str())).collect();
-        self.on_disk(move |store| orphans.iter().try_for_each(|check| store.forget_check(check.as_str()))).await?;
-        for id in &gone {
+        let orphans = gone.iter().flat_map(|id| self.other_checks_of(id.as_str()));
+        let records = orphans.map(|check| Record::CheckGone(check.to_string())).collect();
+        Ok(Plan::new(records, move |local| local.put_files(old, new, &gone)))
+    }
+
+    fn put_files(self: &Arc<Self>, old: Files, new: Files, gone: &[ServiceId]) -> Result<(), Refusal> {
+        for id in gone {
+            self.sidecars.lost(id);
             let removed = self.rows.lock().remove_service(id).unwrap_or_default();
+            self.sidecars.lost(id);
             self.running.lock().retain(|check, _| !removed.contains(check));
         }
-        for id in &gone_checks {
-            self.drop_check(id);
-        }
+        old.checks.keys().filter(|id| !new.checks.contains_key(*id)).for_each(|id| self.drop_check(id));
         for (id, service) in &new.services {
             if old.services.get(id) != Some(service) {
                 self.take_service(service)?;
@@ -88,8 +98,6 @@ impl Local {
         }
         *self.files.lock() = new;
         self.note_change();
-        drop(changing);
-        self.settle().await;
         Ok(())
     }
 

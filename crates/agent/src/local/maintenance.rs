@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use lictor_types::{CheckId, CheckStatus, Credential, Refusal, ServiceId};
 
+use super::changes::{Concern, Plan};
 use super::definition::CheckDefinition;
+use super::store::Record;
 use super::{Local, NODE_MAINTENANCE, SERVICE_MAINTENANCE, unknown_service};
 
 impl Local {
@@ -57,26 +59,32 @@ impl Local {
         token: Credential,
     ) -> Result<(), Refusal> {
         let id: CheckId = id.parse().map_err(|error| Refusal::bad_request(format!("{error}")))?;
-        let changing = self.changing.lock().await;
-        if let Some(reason) = reason {
-            let definition = CheckDefinition {
-                id: id.as_str().into(),
-                name: name.into(),
-                service_id: service_id.into(),
-                notes: reason.into(),
-                status: CheckStatus::Critical.as_str().into(),
-                token,
-                ..CheckDefinition::default()
-            };
-            let kept = self.kept_check(&definition);
-            self.on_disk(move |store| store.keep_check(kept.definition.id_text(), &kept)).await?;
-            self.take_check(definition, true)?;
-        } else if self.check(&id).is_some() {
-            let gone = id.clone();
-            self.on_disk(move |store| store.forget_check(gone.as_str())).await?;
-            self.drop_check(&id);
-        }
-        drop(changing);
+        let definition = reason.map(|reason| CheckDefinition {
+            id: id.as_str().into(),
+            name: name.into(),
+            service_id: service_id.into(),
+            notes: reason.into(),
+            status: CheckStatus::Critical.as_str().into(),
+            token,
+            ..CheckDefinition::default()
+        });
+        let mut concerns = self.concerns_of_check(&id);
+        concerns.extend((!service_id.is_empty()).then(|| Concern::Service(service_id.into())));
+        let plan = move |local: &Arc<Self>| match definition {
+            Some(definition) => {
+                local.must_have_service(&definition.service_id)?;
+                let records = vec![Record::Check(Box::new(local.kept_check(&definition)))];
+                Ok(Plan::new(records, move |local| local.take_check(definition, true)))
+            }
+            None if local.check(&id).is_some() => {
+                Ok(Plan::new(vec![Record::CheckGone(id.to_string())], move |local| {
+                    local.drop_check(&id);
+                    Ok(())
+                }))
+            }
+            None => Ok(Plan::nothing()),
+        };
+        self.change(concerns, plan).await?;
         self.settle().await;
         Ok(())
     }

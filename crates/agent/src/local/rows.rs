@@ -56,6 +56,15 @@ pub(super) enum Job {
 const BATCH_MAX: usize = 64;
 
 impl Job {
+    /// Jobs of one stage do not build on each other; those of a later one may build on those of an earlier one.
+    pub(super) fn stage(&self) -> u8 {
+        match self {
+            Self::Node(_) => 0,
+            Self::Service(..) | Self::ServiceGone(_) | Self::CheckGone(_) => 1,
+            Self::Checks(_) => 2,
+        }
+    }
+
     /// The same in pieces, for when the whole was denied: one check that may not be told must not hide the others.
     pub(super) fn pieces(&self) -> Vec<Self> {
         match self {
@@ -189,7 +198,7 @@ impl Rows {
         (true, status_changed)
     }
 
-    /// What the catalog must be told now, in this order.
+    /// What the catalog must be told now, by stages.
     pub(super) fn pending(&self, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
         if !self.node_in_sync {
@@ -311,7 +320,7 @@ impl Rows {
 }
 
 /// The shortest time after which a critical instance is removed.
-const REAP_AFTER_MIN: Duration = Duration::from_secs(60);
+pub(super) const REAP_AFTER_MIN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use lictor_types::command::Effect;
 use lictor_types::refusal::RefusalKind;
 use lictor_types::{
@@ -32,6 +33,8 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 const DENIED_MIN: Duration = Duration::from_secs(2);
 /// A server that is reached again is not asked by all agents in the same moment.
 const RECONNECT_STAGGER_MILLIS: u64 = 1000;
+/// Changes that are on their way to the catalog at once: servers write many of them down together.
+const TOLD_AT_ONCE: usize = 32;
 /// Members of the largest cluster whose agents compare at the shortest interval.
 const SMALL_CLUSTER: usize = 128;
 
@@ -155,11 +158,20 @@ impl Driver {
         }
         let jobs = self.local.rows.lock().pending(Instant::now());
         let mut round = Round::Done;
-        for job in jobs {
-            if self.tell(&job, first).await? == Round::Done {
-                continue;
+        for jobs in jobs.chunk_by(|one, other| one.stage() == other.stage()) {
+            let tells: Vec<_> = jobs.iter().map(|job| self.tell_whole(job, first).boxed()).collect();
+            let mut told = stream::iter(tells).buffer_unordered(TOLD_AT_ONCE);
+            while let Some(one) = told.try_next().await? {
+                round = if one == Round::Done { round } else { one };
             }
-            round = Round::Denied;
+        }
+        Ok(round)
+    }
+
+    /// Tells the catalog one thing, in pieces if the whole is denied.
+    async fn tell_whole(&self, job: &Job, first: bool) -> Result<Round, Refusal> {
+        let round = self.tell(job, first).await?;
+        if round == Round::Denied {
             for piece in job.pieces() {
                 self.tell(&piece, first).await?;
             }

@@ -1,7 +1,7 @@
 //! The agent's own services and checks against a catalog in memory.
 
 use lictor_runtime::SeededRng;
-use lictor_runtime::fs::{Crash, MemoryFs};
+use lictor_runtime::fs::{Crash, Fault, MemoryFs, Step};
 use lictor_runtime::transport::Boxed;
 use lictor_types::command::Effect;
 use lictor_types::refusal::RefusalKind;
@@ -32,11 +32,17 @@ pub(super) struct Held {
     pub(super) loses_answers: usize,
     denied_service: Option<String>,
     tokens: Vec<String>,
+    /// How long every write takes.
+    pub(super) slowness: Duration,
 }
 
 impl Datacenter for Catalog {
     fn write<'a>(&'a self, credential: &'a Credential, command: Command) -> Boxed<'a, Result<Outcome, Refusal>> {
         Box::pin(async move {
+            let slowness = self.held.lock().slowness;
+            if !slowness.is_zero() {
+                tokio::time::sleep(slowness).await;
+            }
             let mut held = self.held.lock();
             held.writes += 1;
             if let Some(refusal) = &held.refusal {
@@ -129,6 +135,7 @@ fn identity() -> AgentIdentity {
         http_port: Some(8500),
         https_port: None,
         dns_port: Some(8600),
+        reconnect_timeout: None,
         meta: BTreeMap::new(),
     }
 }
@@ -154,6 +161,7 @@ fn start_with(
         )),
         persist_tokens: true,
         settings,
+        sidecar_ports: Some((21000, 21255)),
         services: services.iter().map(|service| ServiceDefinition::from_json(service).unwrap()).collect(),
         checks: checks.iter().map(|check| CheckDefinition::from_json(check).unwrap()).collect(),
         data: fs.map(|fs| (Arc::new(fs.clone()) as Arc<dyn Fs>, PathBuf::from("/data"))),
@@ -196,6 +204,60 @@ async fn a_registration_is_in_the_catalog_when_it_is_acknowledged() {
     assert_eq!(catalog.held.lock().checks["service:web"].status, CheckStatus::Passing);
     local.deregister_service(&"web".parse().unwrap()).await.unwrap();
     assert!(catalog.held.lock().services.is_empty() && catalog.held.lock().checks.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_registrations_are_written_down_and_told_together() {
+    let fs = MemoryFs::new();
+    let (local, tasks) = start(Some(&fs), &[]);
+    let (catalog, _reconnections) = in_sync(&local);
+    register(&local).await;
+    catalog.held.lock().slowness = Duration::from_millis(10);
+    let syncs = || fs.steps().iter().filter(|step| matches!(step, Step::Sync(_))).count();
+    let (begun, before) = (Instant::now(), syncs());
+    let registrations = (0..100).map(|number| {
+        let check = json!({"TTL": "10s", "Status": if number % 2 == 0 { "passing" } else { "critical" }});
+        let service = json!({"ID": format!("web-{number}"), "Name": "web", "Check": check});
+        let service = ServiceDefinition::from_json(&service).unwrap();
+        local.register_service(service, false, Credential::anonymous())
+    });
+    for done in futures_util::future::join_all(registrations).await {
+        done.unwrap();
+    }
+    assert_eq!(catalog.held.lock().services.len(), 101);
+    assert!(begun.elapsed() <= Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert!(syncs() - before < 10, "{} syncs", syncs() - before);
+    // One thing changed in two ways keeps the order in which that was asked.
+    let (once, twice) = (json!({"Name": "web", "Port": 1}), json!({"Name": "web", "Port": 2}));
+    let again = [once, twice].map(|it| ServiceDefinition::from_json(&it).unwrap());
+    let web: ServiceId = "web".parse().unwrap();
+    let [one, two] = again.map(|it| local.register_service(it, false, Credential::anonymous()));
+    let (one, two, gone) = tokio::join!(one, two, local.deregister_service(&web));
+    assert_eq!((one, two, gone), (Ok(()), Ok(()), Ok(())));
+    tasks.cancel();
+    fs.crash(Crash::DropUnsynced);
+    let (again, _tasks) = start(Some(&fs), &[]);
+    assert_eq!(again.services().keys().collect::<Vec<_>>(), local.services().keys().collect::<Vec<_>>());
+    assert_eq!((again.services().len(), again.service(&web)), (100, None));
+    assert_eq!(again.check(&"service:web-8".parse().unwrap()).unwrap().status, CheckStatus::Passing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_registrations_and_changes_nothing() {
+    let fs = MemoryFs::new();
+    let (local, _tasks) = start(Some(&fs), &[]);
+    register(&local).await;
+    fs.fail_from(0, Fault::StorageFull);
+    let other = ServiceDefinition { name: "other".into(), ..ServiceDefinition::default() };
+    let refused = local.register_service(other.clone(), false, Credential::anonymous()).await.unwrap_err();
+    assert!(refused.text.contains("cannot be kept in the data directory: no space left"), "{}", refused.text);
+    let gone = local.deregister_service(&"web".parse().unwrap()).await;
+    assert!(gone.is_err() && local.services().len() == 1 && local.checks().len() == 1);
+    fs.heal();
+    local.register_service(other, false, Credential::anonymous()).await.unwrap();
+    fs.crash(Crash::DropUnsynced);
+    let (again, _tasks) = start(Some(&fs), &[]);
+    assert_eq!((again.services().len(), again.checks().len()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! What a definition must be before the agent takes it. The texts are Consul's where clients match on them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -42,9 +43,10 @@ impl ServiceDefinition {
         if self.address.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
             return Err(Refusal::bad_request("Invalid service address"));
         }
-        self.validate_meta().map_err(|problem| bad(format!("Invalid Service Meta: {problem}")))?;
+        validate_pairs(&self.meta).map_err(|problem| bad(format!("Invalid Service Meta: {problem}")))?;
         self.validate_weights().map_err(|problem| bad(format!("Invalid Weights: {problem}")))?;
         self.validate_shape().map_err(|problem| bad(format!("Validation failed: {problem}")))?;
+        self.validate_sidecar()?;
         let checks = self.all_checks();
         if checks.len() > CHECKS_MAX {
             return Err(bad(format!("a service may define {CHECKS_MAX} checks, not {}", checks.len())));
@@ -55,35 +57,6 @@ impl ServiceDefinition {
                 return Err(bad("Status for checks must 'passing', 'warning', 'critical'"));
             }
             CheckId::try_from(check.id_text().to_owned()).map_err(bad)?;
-        }
-        Ok(())
-    }
-
-    fn validate_meta(&self) -> Result<(), String> {
-        if self.meta.len() > META_PAIRS_MAX {
-            return Err(format!("Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"));
-        }
-        for (key, value) in &self.meta {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-            if key.is_empty() {
-                return Err(format!("Couldn't load metadata pair ('', '{value}'): Key cannot be blank"));
-            }
-            if !key.chars().all(allowed) {
-                return Err(format!(
-                    "Couldn't load metadata pair ('{key}', '{value}'): Key contains invalid characters"
-                ));
-            }
-            if key.len() > META_KEY_BYTES_MAX {
-                return Err(format!("Key is too long (limit: {META_KEY_BYTES_MAX} characters)"));
-            }
-            if key.starts_with("consul-") {
-                return Err(format!(
-                    "Couldn't load metadata pair ('{key}', '{value}'): Key prefix 'consul-' is reserved for internal use"
-                ));
-            }
-            if value.len() > META_VALUE_BYTES_MAX {
-                return Err(format!("Value is too long (limit: {META_VALUE_BYTES_MAX} characters)"));
-            }
         }
         Ok(())
     }
@@ -100,17 +73,13 @@ impl ServiceDefinition {
     }
 
     fn validate_shape(&self) -> Result<(), String> {
-        if self.connect.sidecar_service.is_some() {
-            return Err("Connect.SidecarService is not served: register the proxy as a service of its own with Kind \
-                        \"connect-proxy\", or run the sidecar, which does it"
-                .into());
-        }
         if self.tags.len() > TAGS_MAX || self.tags.iter().any(|tag| tag.len() > lictor_types::name::NAME_BYTES_MAX) {
             return Err(format!("at most {TAGS_MAX} tags of {} bytes are allowed", lictor_types::name::NAME_BYTES_MAX));
         }
         if [&self.address, &self.socket_path].iter().any(|text| text.len() > lictor_types::name::NAME_BYTES_MAX) {
             return Err(format!("an address has {} bytes at most", lictor_types::name::NAME_BYTES_MAX));
         }
+        self.to_node_service().map_err(|error| error.to_string())?.settled_port()?;
         match self.kind.as_str() {
             "" => Ok(()),
             KIND_CONNECT_PROXY => self.validate_proxy(),
@@ -125,7 +94,7 @@ impl ServiceDefinition {
         if self.proxy.destination_service_name.trim().is_empty() {
             return Err("Proxy.DestinationServiceName must be non-empty for Connect proxy services".into());
         }
-        if self.port == 0 && self.socket_path.is_empty() {
+        if self.port == 0 && self.ports.is_none() && self.socket_path.is_empty() {
             return Err("Port or SocketPath must be set for a Connect proxy".into());
         }
         if self.connect.native {
@@ -133,6 +102,34 @@ impl ServiceDefinition {
         }
         Ok(())
     }
+}
+
+/// Whether people may say this of a service or a node.
+pub(crate) fn validate_pairs(meta: &BTreeMap<String, String>) -> Result<(), String> {
+    if meta.len() > META_PAIRS_MAX {
+        return Err(format!("Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"));
+    }
+    for (key, value) in meta {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if key.is_empty() {
+            return Err(format!("Couldn't load metadata pair ('', '{value}'): Key cannot be blank"));
+        }
+        if !key.chars().all(allowed) {
+            return Err(format!("Couldn't load metadata pair ('{key}', '{value}'): Key contains invalid characters"));
+        }
+        if key.len() > META_KEY_BYTES_MAX {
+            return Err(format!("Key is too long (limit: {META_KEY_BYTES_MAX} characters)"));
+        }
+        if key.starts_with("consul-") {
+            return Err(format!(
+                "Couldn't load metadata pair ('{key}', '{value}'): Key prefix 'consul-' is reserved for internal use"
+            ));
+        }
+        if value.len() > META_VALUE_BYTES_MAX {
+            return Err(format!("Value is too long (limit: {META_VALUE_BYTES_MAX} characters)"));
+        }
+    }
+    Ok(())
 }
 
 impl CheckDefinition {
@@ -293,7 +290,6 @@ mod tests {
         ] {
             assert_eq!(service(&written), (400, text.into()), "{written}");
         }
-        assert!(service(&json!({"Name": "a", "Connect": {"SidecarService": {}}})).1.contains("is not served"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lictor_gossip::{Gossip, Member as PoolMember, Status};
+use lictor_types::member::PROTOCOLS;
 use lictor_types::{Member, MemberStatus};
 
 /// A member of a pool; none when its name is none that a node may have.
@@ -22,6 +23,7 @@ pub fn as_member(member: &PoolMember) -> Option<Member> {
             Status::Left => MemberStatus::Left,
             Status::Failed => MemberStatus::Failed,
         },
+        protocols: Some(record.versions().bytes()).filter(|bytes| *bytes != PROTOCOLS),
     })
 }
 

@@ -228,6 +228,11 @@ impl Setup {
                     timing: pool.timing,
                     event_size: EVENT_BYTES_MAX,
                     coordinates: self.coordinates,
+                    allowed: match kind {
+                        PoolKind::Lan => self.config.allowed_lan.clone(),
+                        PoolKind::Wan => self.config.allowed_wan.clone(),
+                    },
+                    kept_for: Some(lictor_types::member::reconnect_timeout),
                     ..MemberConfig::new(name, pool.advertise)
                 },
                 bind: pool.bind,

@@ -6,7 +6,7 @@ use super::exchange::Purpose;
 use super::{Core, Phase, Timer};
 use crate::broadcast::Told;
 use crate::event::{Change, Event, Member};
-use crate::members::Place;
+use crate::members::{Place, Status};
 use crate::wire::serf::{Intent, kind};
 use crate::wire::swim::{Accusation, Alive};
 use crate::wire::{WireError, tags};
@@ -128,7 +128,10 @@ impl Core {
             [(self.failed.clone(), timing.reconnect_timeout), (self.left.clone(), timing.tombstone_timeout)]
         {
             for place in gone {
-                if self.members.get(place).is_some_and(|slot| slot.changed.age(self.now) > kept) {
+                let Some(slot) = self.members.get(place) else { continue };
+                let own = self.config.kept_for.filter(|_| slot.status == Status::Failed);
+                let kept = own.and_then(|of| of(&tags::decode(slot.record.meta()))).unwrap_or(kept);
+                if slot.changed.age(self.now) > kept {
                     self.erase(place);
                 }
             }

@@ -58,7 +58,7 @@ impl Core {
             }
             return Some(place);
         }
-        if !acceptable(alive) {
+        if !self.acceptable(alive) {
             return Some(place);
         }
         self.suspicions.remove(&place);
@@ -90,7 +90,7 @@ impl Core {
     }
 
     fn first_alive(&mut self, alive: &Alive<'_>) -> Option<Place> {
-        if !acceptable(alive) {
+        if !self.acceptable(alive) {
             return None;
         }
         if self.members.len() >= self.config.max_members {
@@ -322,8 +322,20 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Whether such a member may be in the pool: by where it is, and what it speaks.
+    fn acceptable(&self, alive: &Alive<'_>) -> bool {
+        let (allowed, address) = (&self.config.allowed, alive.address.ip());
+        if !allowed.is_empty() && !allowed.iter().any(|block| block.holds(address)) {
+            tracing::warn!(member = alive.node, %address, "a member is ignored: its address is none of the allowed ones");
+            return false;
+        }
+        speaks(alive)
+    }
+}
+
 /// Whether the versions in such a message can be spoken with.
-fn acceptable(alive: &Alive<'_>) -> bool {
+fn speaks(alive: &Alive<'_>) -> bool {
     let versions = alive.versions;
     if versions == crate::wire::Versions::default() {
         return true;

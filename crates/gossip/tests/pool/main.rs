@@ -358,6 +358,40 @@ fn a_node_that_comes_back_with_another_address_keeps_its_name() {
 }
 
 #[test]
+fn a_member_from_elsewhere_is_in_no_pool_that_says_where_members_may_be() {
+    let mut world = World::formed(seed(), 5, Timing::lan(), |config| {
+        let blocks = (0..5).map(|number| format!("{}/32", address(number).ip()).parse().expect("a block"));
+        config.allowed = blocks.collect();
+    });
+    world.run(5 * SECOND);
+    let stranger = world.add();
+    world.with(stranger, |core, now| core.join(now, &[address(0)], false));
+    world.run(30 * SECOND);
+    for by in 0..5 {
+        assert!(status(&world, stranger, by).is_none(), "the stranger as {by} sees it");
+        assert_eq!(status(&world, 0, by), Some(Status::Alive));
+    }
+}
+
+#[test]
+fn a_failed_member_is_kept_as_long_as_it_said() {
+    let timing = Timing { reap_interval: 5 * SECOND, reconnect_timeout: 3600 * SECOND, ..Timing::lan() };
+    let mut world = World::formed(seed(), 5, timing, |config| {
+        config.kept_for = Some(|tags| tags.get("kept")?.parse().ok().map(Duration::from_secs));
+        if config.name == name(3) {
+            config.tags.insert("kept".into(), "60".into());
+        }
+    });
+    world.run(5 * SECOND);
+    world.kill(3);
+    world.kill(4);
+    world.run(40 * SECOND);
+    assert_eq!((status(&world, 3, 0), status(&world, 4, 0)), (Some(Status::Failed), Some(Status::Failed)));
+    world.run(90 * SECOND);
+    assert_eq!((status(&world, 3, 0), status(&world, 4, 0)), (None, Some(Status::Failed)));
+}
+
+#[test]
 fn one_seed_is_one_run() {
     let trace = || {
         let mut world = World::formed(42, 60, Timing::lan(), |_| {});

@@ -40,14 +40,10 @@ fn service() -> NodeService {
     service.proxy.access_logs = Some(opaque("Enabled", true.into()));
     service.proxy.envoy_extensions = Some(OpaqueList(vec![json!({"Name": "builtin/lua"})]));
     service.proxy.upstreams = vec![Upstream {
-        destination_type: String::new(),
-        destination_name: "db".into(),
-        datacenter: String::new(),
-        local_bind_address: String::new(),
-        local_bind_port: 0,
         config: opaque("protocol", "http".into()),
         mesh_gateway: opaque("Mode", "local".into()),
         centrally_configured: Some(true),
+        ..Upstream::new("db".into())
     }];
     service
 }
