@@ -62,6 +62,7 @@ mod tests {
 
     use super::*;
 
+    /// Fly.io, 6 March 2025: a server came back, and the election did not end.
     #[tokio::test(start_paused = true)]
     async fn a_short_election_is_no_trouble_and_a_long_one_is() {
         let (leader, mut seen) = watch::channel(Some(1));

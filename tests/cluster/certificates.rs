@@ -52,6 +52,7 @@ fn servers(directory: &Path) -> Vec<Agent> {
     addresses.iter().enumerate().map(server).collect()
 }
 
+/// Fly.io, 22 October 2024: a certificate that nobody looked at was over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_runs_across_the_end_of_its_certificates_without_a_failed_write() {
     let directory = tempfile::tempdir().expect("a temporary directory");

@@ -15,6 +15,7 @@ const WRITES: u64 = 300;
 /// A byte of the first segment that every server has written and written more after.
 const DAMAGED_BYTE: u64 = 4_096 + 20;
 
+/// Consul #7471, #5680, #6257: a damaged store made the start panic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_with_a_damaged_log_never_votes_with_it_and_comes_back_as_a_new_one() {
     let quick = ["-hcl=autopilot { server_stabilization_time = \"1s\" last_contact_threshold = \"1s\" }".to_owned()];

@@ -46,6 +46,7 @@ async fn writes_go_on_soon_after_kill_9_of_the_leader() {
     );
 }
 
+/// Fly.io, Vault, April 2024: a leader was stopped before it had handed the lead on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_whose_server_falls_silent_asks_another_one() {
     let cluster = TestCluster::start(3).await;

@@ -85,6 +85,7 @@ fn grow_the_log(client: &Client) -> JoinSet<()> {
     tasks
 }
 
+/// Consul #665: a full disk ended the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_of_the_leader_costs_its_lead_and_no_acknowledged_write() {
     let mut cluster = TestCluster::start(3).await;

@@ -3,6 +3,7 @@
 mod blocking;
 mod certificates;
 mod damage;
+mod descriptors;
 mod durability;
 mod events;
 mod failover;

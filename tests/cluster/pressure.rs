@@ -101,7 +101,7 @@ async fn roblox_2021_datadog_2023_a_cluster_that_restarts_under_all_its_clients_
     );
 }
 
-/// Criteo (Consul #3911): reads of one kind of client took the leader whole, and registrations took seconds.
+/// Criteo (Consul #3911, #6181): reads of one kind of client took the leader whole, and registrations took seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn criteo_3911_a_hostile_reader_holds_up_no_registration() {
     let cluster = TestCluster::start(3).await;

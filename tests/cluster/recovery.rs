@@ -24,6 +24,7 @@ fn recover(directories: &[&PathBuf]) -> (bool, String) {
     (output.status.success(), text)
 }
 
+/// A quorum that is lost for ever: recovery was a file made by hand, on the wrong server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_goes_on_from_the_newest_survivor_with_all_that_was_acknowledged() {
     let quick = ["-hcl=autopilot { server_stabilization_time = \"1s\" last_contact_threshold = \"1s\" }".to_owned()];

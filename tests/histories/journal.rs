@@ -9,17 +9,10 @@ use lictor_tests::linearizability::{
 };
 use serde_json::Value;
 
+use crate::sights::{ALL_KEYS, Sight, Watches};
+
 /// What a key was seen to hold: the value and its ModifyIndex.
 pub(crate) type Seen = (String, u64);
-
-/// One answer to a watcher.
-pub(crate) struct Sight {
-    pub(crate) watcher: usize,
-    pub(crate) began: u64,
-    pub(crate) after: u64,
-    pub(crate) index: u64,
-    pub(crate) entries: BTreeMap<String, Seen>,
-}
 
 /// Operations by the object they are on.
 type Parts<M> = BTreeMap<String, Vec<Operation<M>>>;
@@ -46,10 +39,8 @@ struct Inner {
     parts: Parts<KeyValue>,
     locks: Parts<Lock>,
     catalog: Parts<Catalog>,
-    /// The greatest ModifyIndex that somebody was told, by when.
-    told: Vec<(u64, u64)>,
     indexes: BTreeMap<String, u64>,
-    sights: Vec<Sight>,
+    watches: Watches,
     wrong: Vec<String>,
     answered: u64,
     answered_of: BTreeMap<Kind, u64>,
@@ -144,17 +135,37 @@ impl Journal {
                 inner.wrong.push(format!("{value} was seen with ModifyIndex {known} and with {index}"));
             }
         }
-        inner.told.push((now, greatest));
+        inner.watches.told(ALL_KEYS, now, greatest);
     }
 
+    /// A watcher was answered.
     pub(crate) fn sight(&self, sight: Sight) {
-        self.saw(sight.entries.values());
-        self.inner().sights.push(sight);
+        if sight.subject == ALL_KEYS {
+            self.saw(sight.entries.values());
+        } else {
+            let greatest = sight.entries.values().map(|(_, index)| *index).max().unwrap_or_default();
+            self.inner().watches.told(&sight.subject, sight.ended, greatest);
+        }
+        self.inner().watches.sights.push(sight);
+    }
+
+    /// A watcher was answered that there is nothing, which is said without an index.
+    pub(crate) fn saw_nothing(&self, watcher: usize) {
+        let now = self.now();
+        self.inner().watches.nothing.push((watcher, now));
+    }
+
+    /// From now on nothing goes wrong any more, until the clients stop.
+    pub(crate) fn calm(&self, is_calm: bool) {
+        let now = self.now();
+        let watches = &mut self.inner().watches;
+        if is_calm { watches.calm_from = Some(now) } else { watches.calm_until = Some(now) }
     }
 
     /// What the last sight of a watcher was.
     pub(crate) fn last_sight(&self, watcher: usize) -> Option<BTreeMap<String, Seen>> {
-        self.inner().sights.iter().rev().find(|it| it.watcher == watcher).map(|it| it.entries.clone())
+        let inner = self.inner();
+        inner.watches.sights.iter().rev().find(|it| it.watcher == watcher).map(|it| it.entries.clone())
     }
 
     /// Everything that must not be.
@@ -180,40 +191,9 @@ impl Journal {
         wrong.extend(check_parts(&inner.parts, BUDGET));
         wrong.extend(check_parts(&inner.locks, BUDGET));
         wrong.extend(check_parts(&inner.catalog, BUDGET));
-        watches(&inner.sights, &inner.told, &mut wrong);
+        inner.watches.writes(inner.parts.values().flatten());
+        wrong.extend(inner.watches.judge());
         wrong
-    }
-}
-
-/// What watchers are promised: nothing lost, in order, nothing goes backwards.
-fn watches(sights: &[Sight], told: &[(u64, u64)], wrong: &mut Vec<String>) {
-    let mut last: BTreeMap<usize, &Sight> = BTreeMap::new();
-    for sight in sights {
-        let Sight { watcher, began, after, index, entries, .. } = sight;
-        if *index == 0 || index < after {
-            wrong.push(format!("watcher {watcher} asked after index {after} and got index {index}"));
-        }
-        if let Some((key, (_, its))) = entries.iter().find(|(_, (_, its))| its > index) {
-            wrong.push(format!("watcher {watcher} got index {index} with {key} of index {its}"));
-        }
-        // A change that anybody was told of before the question belongs into the answer.
-        let known = told.iter().filter(|(when, _)| when < began).map(|(_, index)| *index).max().unwrap_or(0);
-        if *index < known {
-            wrong.push(format!("watcher {watcher} got index {index} though {known} was known before it asked"));
-        }
-        if let Some(before) = last.insert(*watcher, sight) {
-            if index < &before.index {
-                wrong.push(format!("watcher {watcher} went from index {} back to {index}", before.index));
-            }
-            for (key, (value, its)) in entries {
-                if before.entries.get(key).is_some_and(|(_, earlier)| its < earlier) {
-                    wrong.push(format!("watcher {watcher} saw {key} go back to {value} of index {its}"));
-                }
-            }
-            if index == &before.index && *entries != before.entries {
-                wrong.push(format!("watcher {watcher} got two contents at index {index}"));
-            }
-        }
     }
 }
 
@@ -228,39 +208,4 @@ pub(crate) fn entries(rows: &[Value]) -> BTreeMap<String, Seen> {
             (row["Key"].as_str().unwrap_or_default().to_owned(), (value, row["ModifyIndex"].as_u64().unwrap_or(0)))
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sight(began: u64, after: u64, index: u64, entries: &[(&str, &str, u64)]) -> Sight {
-        let entries = entries.iter().map(|(key, value, its)| ((*key).into(), ((*value).into(), *its))).collect();
-        Sight { watcher: 0, began, after, index, entries }
-    }
-
-    #[test]
-    fn the_validators_of_watches_find_what_must_not_be() {
-        let judge = |sights: &[Sight], told: &[(u64, u64)]| {
-            let mut wrong = Vec::new();
-            watches(sights, told, &mut wrong);
-            wrong.len()
-        };
-        assert_eq!(judge(&[sight(1, 0, 5, &[("a", "1", 5)]), sight(3, 5, 6, &[("a", "2", 6)])], &[(2, 5)]), 0);
-        assert_eq!(judge(&[sight(1, 0, 6, &[]), sight(3, 0, 5, &[])], &[]), 1, "an index that goes back");
-        assert_eq!(judge(&[sight(3, 0, 5, &[])], &[(2, 6)]), 1, "a lost update");
-        assert_eq!(judge(&[sight(1, 0, 5, &[("a", "1", 6)])], &[]), 1, "an entry from the future");
-        assert_eq!(
-            judge(&[sight(1, 0, 5, &[("a", "2", 5)]), sight(3, 5, 6, &[("a", "1", 4)])], &[]),
-            1,
-            "a key that goes back"
-        );
-        assert_eq!(
-            judge(&[sight(1, 0, 5, &[("a", "1", 5)]), sight(3, 0, 5, &[])], &[]),
-            1,
-            "two contents of one index"
-        );
-        assert_eq!(judge(&[sight(1, 0, 0, &[])], &[]), 1, "index 0");
-        assert_eq!(judge(&[sight(1, 9, 8, &[])], &[]), 1, "less than was asked after");
-    }
 }

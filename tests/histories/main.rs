@@ -1,6 +1,7 @@
 //! Histories of real processes: clients at every server and at a client agent read and write the same keys, alone and by
-//! transactions, take the same locks, and register the same instances, while processes are killed, stopped where they stand, and cut from each other, two of these at a time. Each history must be
-//! linearizable, and watchers must have been told everything, in order.
+//! transactions, take the same locks, and register the same instances, while processes are killed, stopped where they stand and
+//! cut from each other, and the lead is handed on, two of these at a time. Each history must be linearizable, and watchers must
+//! have been told everything, in order.
 //!
 //! `LICTOR_HISTORIES` says how many, `LICTOR_HISTORY` runs the one of this seed.
 
@@ -8,6 +9,7 @@ mod checker;
 mod journal;
 mod objects;
 mod relay;
+mod sights;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -15,16 +17,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use lictor_runtime::{Rng, SeededRng};
 use lictor_tests::process::{START_LIMIT, next_address};
 use lictor_tests::{TestCluster, eventually};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::journal::{Journal, KINDS, Kind};
 use crate::objects::{Locker, Registrar};
 use crate::relay::Wires;
-use crate::workers::{Work, Worker, watch};
+use crate::sights::ALL_KEYS;
+use crate::workers::{Watched, Work, Worker, watch};
 
 /// Histories when nobody says how many.
 const HISTORIES: u64 = 20;
@@ -39,6 +43,8 @@ const ANSWERED_AFTER: u64 = 100;
 const ANSWERED_OF_KIND: u64 = 15;
 /// So long after the faults clients go on at most until there are enough.
 const TRAFFIC_LIMIT: Duration = Duration::from_secs(20);
+/// For the lead to be handed on, or not.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(1);
 /// Watchers have seen the end of a history within this.
 const WATCH_LIMIT: Duration = Duration::from_secs(10);
 
@@ -50,6 +56,8 @@ enum Fault {
     Isolate(usize),
     /// The first is not heard by the second.
     Deafen(usize, usize),
+    /// The lead is handed on, whoever has it.
+    Transfer(usize),
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -91,7 +99,7 @@ impl Stage {
         }
     }
 
-    fn begin(&mut self, fault: Fault) {
+    async fn begin(&mut self, fault: Fault) {
         match fault {
             Fault::Kill(server) => self.cluster.servers[server].kill(),
             Fault::KillAll => self.cluster.servers.iter_mut().for_each(|it| it.kill()),
@@ -101,6 +109,12 @@ impl Stage {
                 self.wires.cut(other, server);
             }),
             Fault::Deafen(from, to) => self.wires.cut(from, to),
+            Fault::Transfer(server) => {
+                let client = self.cluster.servers[server].client();
+                let asked = client.put_bytes("/v1/operator/raft/transfer-leader", &[], Bytes::new());
+                // Refused, late or done: the history goes on.
+                let _either = timeout(TRANSFER_LIMIT, asked).await;
+            }
         }
     }
 
@@ -132,12 +146,13 @@ fn choose(rng: &SeededRng, leader: usize) -> Fault {
     let any = rng.below(SERVERS as u64) as usize;
     let one = if rng.below(2) == 0 { leader } else { any };
     let other = (one + 1 + rng.below(SERVERS as u64 - 1) as usize) % SERVERS;
-    match rng.below(9) {
+    match rng.below(10) {
         0..2 => Fault::Kill(one),
         2 => Fault::KillAll,
         3..5 => Fault::Pause(one),
         5..7 => Fault::Isolate(one),
-        _ => Fault::Deafen(one, other),
+        7..9 => Fault::Deafen(one, other),
+        _ => Fault::Transfer(one),
     }
 }
 
@@ -148,7 +163,7 @@ async fn trouble(stage: &mut Stage, rng: &SeededRng) -> Vec<Fault> {
     let leader = stage.cluster.leader().await;
     let faults = vec![choose(rng, leader), choose(rng, leader)];
     for fault in &faults {
-        stage.begin(*fault);
+        stage.begin(*fault).await;
         sleep(millis(300, 1_300)).await;
     }
     stage.end_all();
@@ -165,8 +180,12 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, Arc<Journal>, Ve
     };
     let (mut clients, mut watchers) = (JoinSet::new(), JoinSet::new());
     let watching = Work { stop: Arc::new(AtomicBool::new(false)), ..work.clone() };
-    let mut watcher_count = 0;
-    for agent in stage.cluster.servers.iter().chain([&stage.cluster.client]) {
+    let agents: Vec<_> = stage.cluster.servers.iter().chain([&stage.cluster.client]).collect();
+    let watched = watched(&work);
+    for (watcher, (agent, what)) in watched.iter().enumerate() {
+        watchers.spawn(watch(watching.clone(), agents[*agent].client(), watcher, what.clone()));
+    }
+    for agent in agents {
         for _ in 0..CLIENTS_EACH {
             let rng = SeededRng::new(rng.next_u64());
             clients.spawn(Worker { work: work.clone(), client: agent.client(), rng, seen: Default::default() }.run());
@@ -174,11 +193,10 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, Arc<Journal>, Ve
         let fork = || SeededRng::new(rng.next_u64());
         clients.spawn(Locker::new(work.clone(), agent.client(), fork()).run());
         clients.spawn(Registrar { work: work.clone(), client: agent.client(), rng: fork() }.run());
-        watchers.spawn(watch(watching.clone(), agent.client(), watcher_count));
-        watcher_count += 1;
     }
     let faults = trouble(stage, &rng).await;
     stage.all_is_well().await;
+    work.journal.calm(true);
     // What is answered after the faults shows what they left; and on a busy machine it takes longer until a history says something.
     let begun = Instant::now();
     let enough = ANSWERED_MIN.max(work.journal.answered() + ANSWERED_AFTER);
@@ -187,6 +205,7 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, Arc<Journal>, Ve
         sleep(Duration::from_millis(50)).await;
     }
     work.stop.store(true, Ordering::Relaxed);
+    work.journal.calm(false);
     while clients.join_next().await.is_some_and(|ended| ended.is_ok()) {}
     let mut wrong = Vec::new();
     wrong.extend(lacking().map(|kind| format!("fewer than {ANSWERED_OF_KIND} operations of the kind {kind:?}")));
@@ -205,7 +224,7 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, Arc<Journal>, Ve
         }
     }
     Registrar { work: work.clone(), client: stage.cluster.client.client(), rng: rng.clone() }.clear().await;
-    wrong.extend(current(stage, &work, watcher_count).await.err());
+    wrong.extend(current(stage, &work, &watched).await.err());
     watching.stop.store(true, Ordering::Relaxed);
     while watchers.join_next().await.is_some_and(|ended| ended.is_ok()) {}
     let answered = work.journal.answered();
@@ -217,21 +236,30 @@ async fn history(stage: &mut Stage, seed: u64) -> (Vec<String>, Arc<Journal>, Ve
     (wrong, work.journal, faults)
 }
 
+/// Who watches what: an agent by number, and its subject. All watch the keys; some of them, and some services, by stale reads.
+fn watched(work: &Work) -> Vec<(usize, Watched)> {
+    let keys = |stale| Watched { subject: ALL_KEYS.to_owned(), stale };
+    let health = |service, stale| Watched { subject: objects::service(work, service), stale };
+    let mut watched: Vec<(usize, Watched)> = (0..=SERVERS).map(|agent| (agent, keys(false))).collect();
+    watched.extend([(0, keys(true)), (SERVERS, keys(true))]);
+    watched.extend([(1, health(0, false)), (2, health(0, true)), (SERVERS, health(0, false))]);
+    watched
+}
+
 /// Every watcher has seen what is there in the end.
-async fn current(stage: &Stage, work: &Work, watchers: usize) -> Result<(), String> {
-    let path = format!("/v1/kv/{}", work.prefix);
+async fn current(stage: &Stage, work: &Work, watched: &[(usize, Watched)]) -> Result<(), String> {
     let client = stage.cluster.client.client();
-    let asked = client.get_json::<Vec<serde_json::Value>>(&path, &[("recurse", ""), ("consistent", "")]).await;
-    let end = match asked {
-        Ok((rows, _)) => journal::entries(&rows),
-        // An empty end is told without an index.
-        Err(error) if error.is_not_found() => return Ok(()),
-        Err(error) => return Err(error.to_string()),
-    };
+    let mut ends = Vec::new();
+    for (_, watched) in watched {
+        ends.push(watched.now(work, &client).await?);
+    }
+    // An empty end is told without an index, unless it is of a service.
+    let is_told = |watcher: usize| !ends[watcher].is_empty() || watched[watcher].1.subject != ALL_KEYS;
     let begun = Instant::now();
     loop {
+        let told = (0..watched.len()).filter(|watcher| is_told(*watcher));
         let behind: Vec<usize> =
-            (0..watchers).filter(|watcher| work.journal.last_sight(*watcher).as_ref() != Some(&end)).collect();
+            told.filter(|watcher| work.journal.last_sight(*watcher).as_ref() != Some(&ends[*watcher])).collect();
         if behind.is_empty() {
             return Ok(());
         }

@@ -125,6 +125,12 @@ impl Locker {
     }
 }
 
+/// A service of a history.
+pub(crate) fn service(work: &Work, number: u64) -> String {
+    let history = work.prefix.trim_matches('/').replace('/', "-");
+    format!("{history}-service-{number}")
+}
+
 /// A client at one agent that registers and deregisters.
 pub(crate) struct Registrar {
     pub(crate) work: Work,
@@ -144,8 +150,7 @@ impl Registrar {
     /// A name that no other history has: the catalog has no folders. Each service has nodes of its own, so that a node that
     /// goes takes only its instances along.
     fn service(&self, number: u64) -> String {
-        let history = self.work.prefix.trim_matches('/').replace('/', "-");
-        format!("{history}-service-{number}")
+        service(&self.work, number)
     }
 
     async fn one(&self) -> bool {

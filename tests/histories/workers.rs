@@ -12,7 +12,8 @@ use lictor_tests::linearizability::{Entry, KvAnswer, KvInput, KvStep};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::journal::{Journal, Seen, Sight, entries};
+use crate::journal::{Journal, Seen, entries};
+use crate::sights::{ALL_KEYS, Sight};
 
 /// After this nobody knows what became of an operation.
 pub(crate) const OPERATION_LIMIT: Duration = Duration::from_millis(2_500);
@@ -226,22 +227,71 @@ impl Worker {
     }
 }
 
-/// Follows all keys of a history by blocking queries at one agent.
-pub(crate) async fn watch(work: Work, client: Client, watcher: usize) {
+/// What a watcher looks at.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    /// [`ALL_KEYS`], or a service.
+    pub(crate) subject: String,
+    pub(crate) stale: bool,
+}
+
+impl Watched {
+    /// Where it asks.
+    fn path(&self, prefix: &str) -> String {
+        if self.subject == ALL_KEYS {
+            format!("/v1/kv/{prefix}")
+        } else {
+            format!("/v1/health/service/{}", self.subject)
+        }
+    }
+
+    /// What an answer says.
+    fn entries(&self, rows: &[Value]) -> BTreeMap<String, Seen> {
+        if self.subject == ALL_KEYS { entries(rows) } else { instances(rows) }
+    }
+
+    /// What is there for certain; none for an answer that is not to be had.
+    pub(crate) async fn now(&self, work: &Work, client: &Client) -> Result<BTreeMap<String, Seen>, String> {
+        let query = [("recurse", ""), ("consistent", "")];
+        match client.get_json::<Vec<Value>>(&self.path(&work.prefix), &query).await {
+            Ok((rows, _)) => Ok(self.entries(&rows)),
+            Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Instances by node and id: what they say, and their ModifyIndex.
+fn instances(rows: &[Value]) -> BTreeMap<String, Seen> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    rows.iter()
+        .map(|row| {
+            let its = &row["Service"];
+            let key = format!("{}/{}", text(&row["Node"]["Node"]), text(&its["ID"]));
+            (key, (text(&its["Meta"]["content"]), its["ModifyIndex"].as_u64().unwrap_or(0)))
+        })
+        .collect()
+}
+
+/// Follows something by blocking queries at one agent.
+pub(crate) async fn watch(work: Work, client: Client, watcher: usize, watched: Watched) {
     let mut after = 0u64;
+    let path = watched.path(&work.prefix);
     while !work.is_over() {
         let began = work.journal.now();
         let index = after.to_string();
-        let path = format!("/v1/kv/{}", work.prefix);
-        let query = [("recurse", ""), ("index", &*index), ("wait", "1s")];
+        let mut query = vec![("recurse", ""), ("index", &*index), ("wait", "1s")];
+        query.extend(watched.stale.then_some(("stale", "")));
         match timeout(OPERATION_LIMIT, client.get_json::<Vec<Value>>(&path, &query)).await {
             Ok(Ok((rows, meta))) => {
-                let entries = entries(&rows);
-                work.journal.sight(Sight { watcher, began, after, index: meta.index, entries });
-                after = meta.index;
+                let (entries, ended) = (watched.entries(&rows), work.journal.now());
+                let (subject, stale, index) = (watched.subject.clone(), watched.stale, meta.index);
+                work.journal.sight(Sight { watcher, subject, stale, began, ended, after, index, entries });
+                after = index;
             }
             // Of an answer without rows the client gives no index: begin anew.
             Ok(Err(error)) if error.is_not_found() => {
+                work.journal.saw_nothing(watcher);
                 after = 0;
                 sleep(Duration::from_millis(20)).await;
             }

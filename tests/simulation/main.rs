@@ -16,6 +16,7 @@ mod history;
 mod invariants;
 mod linearizable;
 mod links;
+mod lock_model;
 mod locks;
 mod network;
 mod planted;

@@ -219,9 +219,45 @@ fn every_regression_that_is_listed_has_its_tests() {
         count += 1;
     }
     assert!(count >= 40, "only {count} tests are named");
-    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what "));
-    let without: Vec<&str> = rows.filter(|row| !row.contains("::")).collect();
+    let faults = page.split("## Not run").next().unwrap_or_default();
+    let rows: Vec<&str> =
+        faults.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what ")).collect();
+    let without: Vec<&&str> = rows.iter().filter(|row| !row.contains("::")).collect();
     assert!(without.is_empty(), "no test is named for {without:?}");
+    let unnamed: Vec<String> = rows.iter().flat_map(|row| unnamed_faults(row)).collect();
+    assert!(unnamed.is_empty(), "no test of their lines carries these in its name or above it: {unnamed:?}");
+}
+
+/// The faults of a line whose number, or whose first word and year, none of its tests carries in its name or comment.
+fn unnamed_faults(row: &str) -> Vec<String> {
+    let what = row.trim_start_matches("| ").split(" |").next().unwrap_or_default();
+    let is_commit = |word: &&str| word.len() == 8 && word.chars().all(|it| it.is_ascii_hexdigit());
+    let words = what.split([' ', ',', '(', ')']).filter(|word| !word.is_empty());
+    let words: Vec<&str> = words.collect();
+    let mut marks: Vec<String> = words
+        .iter()
+        .filter(|word| word.starts_with('#') || is_commit(word))
+        .map(|word| word.trim_start_matches('#').to_lowercase())
+        .collect();
+    if marks.is_empty() {
+        let first = words.first().map(|word| word.split('.').next().unwrap_or_default().to_lowercase());
+        let year = words.iter().find(|word| word.len() == 4 && word.starts_with("20")).map(|word| (*word).to_owned());
+        marks.extend(first.into_iter().chain(year));
+    }
+    let named: Vec<(&str, &str)> = row.split('`').skip(1).step_by(2).filter_map(|it| it.split_once("::")).collect();
+    let said: Vec<String> = named.iter().map(|(path, name)| said_of(path, name)).collect();
+    marks.retain(|mark| !said.iter().any(|said| said.contains(mark.as_str())));
+    marks.into_iter().map(|mark| format!("{mark} of {what:?}")).collect()
+}
+
+/// The name of a test and the comment above it, in small letters.
+fn said_of(path: &str, name: &str) -> String {
+    let text = fs::read_to_string(root().join(path)).unwrap_or_default();
+    let place = text.find(&format!("fn {name}(")).unwrap_or_default();
+    let above = text[..place].lines().rev().skip(1);
+    let comment: Vec<&str> =
+        above.take_while(|line| line.trim().starts_with("///") || line.trim().starts_with("#[")).collect();
+    format!("{name} {}", comment.join(" ")).to_lowercase()
 }
 
 #[test]

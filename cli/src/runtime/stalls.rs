@@ -241,6 +241,8 @@ mod tests {
         assert_eq!(parse("12 (a) R 1"), None);
     }
 
+    /// Fly.io, 1 September 2024: a guard that was held too long let every proxy stand still.
+    ///
     /// The watch and a thread that is held race for real; all waits are for what the other did.
     #[test]
     fn a_task_that_holds_its_thread_is_found_and_its_end_too() {

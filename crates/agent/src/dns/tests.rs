@@ -290,6 +290,7 @@ fn nearly_a_question(rng: &dyn Rng) -> Vec<u8> {
     bytes
 }
 
+/// Consul #3850: answers of more than 64 kB.
 #[test]
 fn no_packet_is_answered_with_more_than_its_room_or_ends_the_agent() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

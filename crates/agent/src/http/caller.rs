@@ -4,7 +4,7 @@
 //! datacenter. They read the query string, token, consistency and datacenter once, so no handler does.
 //!
 //! Invariants
-//! - `filter`, `ns`, `partition` and `peer` are refused, so nobody gets rows that were meant to be narrowed.
+//! - `ns`, `partition`, `peer` and `sg` are refused, so nobody gets rows that were meant to be narrowed.
 //! - A parked read holds no body: reads never take one.
 
 use std::net::IpAddr;

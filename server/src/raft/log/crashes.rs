@@ -274,6 +274,7 @@ fn judge(disk: &MemoryFs, moment: &Moment, views: &[View], goes_on: bool) -> Res
     Ok(())
 }
 
+/// openraft, IO ordering: votes and entries were written in another order than they were made.
 #[test]
 fn every_state_that_a_crash_can_leave_recovers_all_that_was_completed() {
     let goal = std::env::var("LICTOR_CRASH_STATES").ok().map_or(STATES, |it| it.parse().expect("a number"));

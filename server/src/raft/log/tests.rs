@@ -194,6 +194,7 @@ fn every_flipped_byte_is_found_and_never_changes_what_is_read() {
 
 const PAGES: u64 = 7;
 
+/// openraft #1960: completions out of order stranded the commit index.
 #[test]
 fn completions_come_in_order_and_one_sync_serves_many() {
     let fs = disk();
@@ -269,6 +270,7 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
     assert_eq!(held(&log).len(), 5);
 }
 
+/// PostgreSQL, 2018: a sync that had failed was tried again and succeeded, without the data.
 #[test]
 fn a_failed_sync_poisons_the_log_for_good() {
     let fs = disk();

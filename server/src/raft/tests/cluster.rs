@@ -63,6 +63,7 @@ async fn a_server_that_lost_what_it_had_not_synced_comes_back() {
     assert_eq!(texts(&nodes[2]), ["before", "meanwhile"]);
 }
 
+/// openraft ee460f37: entries and votes were answered before they were durable.
 #[tokio::test(start_paused = true)]
 async fn what_was_acknowledged_survives_the_loss_of_power_everywhere() {
     let (_network, mut nodes) = three(settings()).await;
@@ -218,6 +219,7 @@ async fn members_go_and_the_leader_last() {
     assert_eq!(nodes[1].consensus.membership().voters.len(), 1);
 }
 
+/// openraft #1246: a cluster of one did not apply its log again.
 #[tokio::test(start_paused = true)]
 async fn a_cluster_of_one_applies_its_log_again_after_a_restart() {
     let network = Network::default();
