@@ -151,7 +151,8 @@ fn tidy(context: &Context) -> Result<Outcome> {
 
 fn simulation(context: &Context) -> Result<Outcome> {
     let mut command = cargo(context);
-    command.args(["test", "--workspace", "--locked", "--test", "simulation", "--", "--nocapture"]);
+    // One after the other: each takes all cores for itself, and says how long it took.
+    command.args(["test", "--workspace", "--locked", "--test", "simulation", "--", "--nocapture", "--test-threads=1"]);
     tests(command.env("LICTOR_SEEDS", context.seeds.to_string()))
 }
 
