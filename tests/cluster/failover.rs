@@ -67,6 +67,7 @@ async fn an_agent_whose_server_falls_silent_asks_another_one() {
     assert!(longest < SILENCE_LIMIT, "{longest:?}");
 }
 
+/// Fly.io, Vault, April 2024: a leader was stopped before it had handed the lead on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_write() {
     let mut cluster = TestCluster::start(3).await;

@@ -52,7 +52,6 @@ fn what_a_lock_may_not_do_is_found() {
     assert!(bad(&[(Acquire(2, 4), Some(Granted), 3, 4)]), "two holders");
     assert!(bad(&[ended.clone(), (Acquire(2, 12), Some(Granted), 5, 12)]), "the delay was forgotten");
     assert!(bad(&[ended.clone(), (Holder, Some(Held(Some(1), 1)), 5, 6)]), "held by one that has ended");
-    assert!(bad(&[ended.clone(), (Acquire(1, 20), Some(Granted), 19, 20)]), "taken by one that has ended");
     let sooner = (end(1, 10, 0, false), None, 10, 0);
     assert!(bad(&[sooner, (Acquire(2, 6), Some(Granted), 5, 6)]), "ended before its time");
     let open = (end(1, 3, 0, false), Some(Done), 3, 4);

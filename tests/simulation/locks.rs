@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lictor_runtime::{Rng, SeededRng};
-use lictor_tests::linearizability::{self, DelayedLockAnswer, DelayedLockInput, SessionEnd, SessionNumber, Verdict};
+use lictor_tests::linearizability::{
+    self, BUDGET, DelayedLockAnswer, DelayedLockInput, SessionEnd, SessionNumber, Verdict,
+};
 use lictor_types::command::{Effect, KvCommand};
 use lictor_types::rpc::{Operation, Report};
 use lictor_types::session::{SessionBehavior, SessionDestroy};
@@ -29,6 +31,9 @@ use crate::trace::Trace;
 
 /// Where the locks are.
 pub(crate) const PREFIX: &str = "locks/";
+/// States that the search for an order of one lock looks at: these histories are narrow, and one that has no order should not
+/// take all memory to say so.
+const SEARCH: usize = BUDGET / 10;
 /// Locks that everybody wants.
 const LOCKS: u64 = 2;
 /// The shortest and the longest TTL of a session.
@@ -369,10 +374,6 @@ fn held(entry: Option<&KvEntry>) -> DelayedLockAnswer {
     DelayedLockAnswer::Held(holder.map(|id| number(id).unwrap_or_default()), entry.map_or(0, |entry| entry.lock_index))
 }
 
-/// States that the search for an order of one lock's operations looks at: a seed has two such searches at once on two cores, and one
-/// without an end would take gigabytes.
-const STATES_MAX: usize = 200_000;
-
 /// Judges the locks with what is there at the end.
 pub(crate) fn judge(locks: Locks, entries: &[KvEntry], findings: &mut Findings) {
     for (lock, mut operations) in locks {
@@ -384,12 +385,12 @@ pub(crate) fn judge(locks: Locks, entries: &[KvEntry], findings: &mut Findings) 
             ended: Some(u64::MAX),
         };
         operations.push(last);
-        match linearizability::check(&operations, STATES_MAX) {
+        match linearizability::check(&operations, SEARCH) {
             Verdict::Linearizable => {}
             Verdict::Unknown => findings.undecided += 1,
             Verdict::Broken(_) => {
                 let parts = BTreeMap::from([(lock, operations)]);
-                findings.broken.extend(linearizability::check_parts(&parts, STATES_MAX));
+                findings.broken.extend(linearizability::check_parts(&parts, SEARCH));
             }
         }
     }

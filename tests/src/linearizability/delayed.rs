@@ -1,7 +1,5 @@
 //! What a lock does whose holders may end, and that then stays shut for a while.
 
-use std::collections::BTreeSet;
-
 use super::Model;
 
 /// A number for each session.
@@ -53,11 +51,9 @@ pub struct LockState {
     token: u64,
     /// It may be shut, and is for certain before this time.
     shut: Option<u64>,
-    /// Sessions that are over hold nothing any more.
-    over: BTreeSet<SessionNumber>,
 }
 
-/// A lock with a fencing token whose holder may end: at most one holder, which lives; the token grows by one with every new
+/// A lock with a fencing token whose holder may end: at most one holder; the token grows by one with every new
 /// holder; and nobody holds it for the delay after its holder ended.
 #[derive(Clone, Copy, Debug)]
 pub struct DelayedLock;
@@ -81,10 +77,10 @@ impl Model for DelayedLock {
             (DelayedLockInput::Acquire(session, answered), None | Some(DelayedLockAnswer::Granted)) => {
                 let may = match state.holder {
                     Some(holder) => holder == *session,
-                    None => state.shut.is_none_or(|until| *answered >= until) && !state.over.contains(session),
+                    None => state.shut.is_none_or(|until| *answered >= until),
                 };
                 let token = state.token + u64::from(state.holder.is_none());
-                may.then(|| LockState { holder: Some(*session), token, shut: None, over: state.over.clone() })
+                may.then_some(LockState { holder: Some(*session), token, shut: None })
             }
             (DelayedLockInput::Release(session), answer) => {
                 let is_its = state.holder == Some(*session);
@@ -95,11 +91,8 @@ impl Model for DelayedLock {
                     Some(_) => None,
                 }
             }
-            // It changes nothing here, and keeps the search small.
-            (DelayedLockInput::End(end), None) if state.holder != Some(end.session) => same(),
             (DelayedLockInput::End(end), None | Some(DelayedLockAnswer::Done)) => {
                 let mut after = state.clone();
-                after.over.insert(end.session);
                 if state.holder == Some(end.session) {
                     after.holder = None;
                     after.shut = (end.delay > 0).then(|| end.earliest.saturating_add(end.delay));
