@@ -26,6 +26,7 @@ use super::kept::{KeptAnswer, KeptAnswers, Terms};
 use super::name::Wanted;
 use super::packet;
 use super::prepared::{Manner, Prepared, Scratch};
+use super::recurse::UnderWay;
 use super::resolve::{Asking, Transport, Zones, instances, resolved, wanted, with_limit};
 use super::size::Style;
 use crate::agent::Agent;
@@ -41,6 +42,8 @@ pub(super) struct Door {
     flights: Flights<Made>,
     /// What servers answered last, for the time when none does.
     last: KeptAnswers,
+    /// The questions about other domains that are passed on now.
+    pub(super) passed_on: UnderWay,
 }
 
 /// What was made for all who ask the same.
@@ -72,6 +75,7 @@ impl Door {
             kept: KeptAnswers::default(),
             flights: Flights::default(),
             last: KeptAnswers::default(),
+            passed_on: UnderWay::default(),
         })
     }
 

@@ -4,7 +4,9 @@
 //! - Every question goes out under a fresh random id from a socket, and so a port, of its own; an answer to another question, or
 //!   from another address, is no answer.
 //! - A recursor has `recursor_timeout`; there is one try with each.
+//! - A question of ours that comes back to us ends here: an agent that is its own recursor does not ask itself for ever.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use lictor_runtime::Rng;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -33,6 +36,36 @@ pub enum Strategy {
     Random,
 }
 
+/// The questions that are with recursors now.
+#[derive(Default)]
+pub(super) struct UnderWay(Mutex<HashSet<(u16, Vec<Query>)>>);
+
+/// One of them, for as long as this lives.
+struct Asked<'a> {
+    under_way: &'a UnderWay,
+    key: (u16, Vec<Query>),
+}
+
+impl UnderWay {
+    fn ask(&self, id: u16, queries: &[Query]) -> Asked<'_> {
+        let key = (id, queries.to_vec());
+        self.0.lock().insert(key.clone());
+        Asked { under_way: self, key }
+    }
+
+    /// Whether this is one of them, come back. Another one is taken for it once in 65,536 times that the same is asked at the same
+    /// time.
+    fn holds(&self, request: &Message) -> bool {
+        self.0.lock().contains(&(request.metadata.id, request.queries.clone()))
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.under_way.0.lock().remove(&self.key);
+    }
+}
+
 /// Passes `request` on. The first answer that is one, or that says that there is none, is the client's; none when no recursor
 /// gave one.
 pub(super) async fn forward(
@@ -40,7 +73,12 @@ pub(super) async fn forward(
     rng: &dyn Rng,
     request: &Message,
     transport: Transport,
+    under_way: &UnderWay,
 ) -> Option<Message> {
+    if under_way.holds(request) {
+        tracing::warn!(question = ?request.queries, "a question that went to a recursor came back here: recursors must not name this agent");
+        return None;
+    }
     let mut recursors = settings.recursors.clone();
     if settings.recursor_strategy == Strategy::Random {
         for last in (1..recursors.len()).rev() {
@@ -49,6 +87,7 @@ pub(super) async fn forward(
     }
     for recursor in recursors {
         let id = rng.next_u64() as u16;
+        let _asked = under_way.ask(id, &request.queries);
         match ask(recursor, id, request, transport, settings.recursor_timeout).await {
             Ok(mut answer) => {
                 let code = answer.metadata.response_code;
@@ -76,7 +115,7 @@ pub(super) async fn lookup(settings: &DnsConfig, rng: &dyn Rng, name: &Name, kin
     let mut edns = Edns::new();
     edns.set_max_payload(PAYLOAD_BYTES);
     request.set_edns(edns);
-    let answer = forward(settings, rng, &request, Transport::Udp).await;
+    let answer = forward(settings, rng, &request, Transport::Udp, &UnderWay::default()).await;
     let wanted = |record: &Record| {
         matches!(record.record_type(), RecordType::A | RecordType::AAAA | RecordType::CNAME)
             || record.record_type() == kind
@@ -144,7 +183,6 @@ mod tests {
     use hickory_proto::rr::RData;
     use hickory_proto::rr::rdata::A;
     use lictor_runtime::{SeededRng, Tasks};
-    use parking_lot::Mutex;
 
     use super::*;
 
@@ -196,6 +234,25 @@ mod tests {
         let distinct: std::collections::BTreeSet<_> = good.iter().collect();
         assert_eq!(distinct.len(), 3, "{good:?}");
         assert!(good.iter().all(|(id, _)| *id != 0), "{good:?}");
+        tasks.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_question_that_comes_back_is_not_passed_on_again() {
+        let (tasks, rng, under_way) = (Tasks::new(), SeededRng::new(3), UnderWay::default());
+        let heard = Arc::<Mutex<Vec<(u16, u16)>>>::default();
+        let settings =
+            settings(vec![recursor(ResponseCode::NoError, Arc::clone(&heard), &tasks).await], Strategy::Sequential);
+        let mut request = Message::new(7, MessageType::Query, OpCode::Query);
+        request.add_query(Query::query(Name::from_ascii("www.example.com.").unwrap(), RecordType::A));
+        let pass_on = async || forward(&settings, &rng, &request, Transport::Udp, &under_way).await.is_some();
+        {
+            let _asked = under_way.ask(7, &request.queries);
+            assert!(!pass_on().await, "it went round");
+        }
+        assert!(heard.lock().is_empty());
+        assert!(pass_on().await, "a question of somebody else");
+        assert!(under_way.0.lock().is_empty());
         tasks.cancel();
     }
 

@@ -207,7 +207,7 @@ pub(super) async fn reply(
             sections
         }
         (_, Some(code)) => Sections { code: Some(code), ..Sections::default() },
-        (None, None) => match sections(&asking, &door.zones, &request, transport, &mut response.metadata).await {
+        (None, None) => match sections(&asking, door, &request, transport, &mut response.metadata).await {
             Found::Ours(sections) => sections,
             Found::Elsewhere(answer) => return encode(&answer, true).ok(),
         },
@@ -284,15 +284,16 @@ fn refused(request: &Message) -> Option<ResponseCode> {
 
 async fn sections(
     asking: &Asking<'_>,
-    zones: &Zones,
+    door: &Door,
     request: &Message,
     transport: Transport,
     metadata: &mut Metadata,
 ) -> Found {
     let only = |code| Sections { code: Some(code), ..Sections::default() };
     let Some(query) = request.queries.first() else { return Found::Ours(only(ResponseCode::FormErr)) };
+    let zones = &door.zones;
     let Some(domain) = zones.holding(&query.name) else {
-        return elsewhere(asking, zones, request, transport, metadata).await;
+        return elsewhere(asking, door, request, transport, metadata).await;
     };
     Found::Ours(within(asking, zones, query, domain, metadata).await)
 }
@@ -300,11 +301,12 @@ async fn sections(
 /// A name of another domain.
 async fn elsewhere(
     asking: &Asking<'_>,
-    zones: &Zones,
+    door: &Door,
     request: &Message,
     transport: Transport,
     metadata: &mut Metadata,
 ) -> Found {
+    let zones = &door.zones;
     let code = |code| Found::Ours(Sections { code: Some(code), ..Sections::default() });
     let Some(query) = request.queries.first() else { return code(ResponseCode::FormErr) };
     let recursors = !asking.settings().recursors.is_empty();
@@ -326,7 +328,7 @@ async fn elsewhere(
     if !recursors {
         return code(ResponseCode::Refused);
     }
-    match recurse::forward(asking.settings(), &*asking.agent.rng, request, transport).await {
+    match recurse::forward(asking.settings(), &*asking.agent.rng, request, transport, &door.passed_on).await {
         Some(answer) => Found::Elsewhere(Box::new(answer)),
         None => code(ResponseCode::ServFail),
     }
