@@ -276,10 +276,11 @@ impl ServerDatacenter {
         loop {
             // Authorised anew at every wake: a token may have lost its rights meanwhile.
             let read = self.answer(credential, query.clone())?;
-            // An index that the newest state has not reached is of another cluster's life: answer, so that the client starts
-            // anew. A state that may be behind reaches it.
-            let is_of_another_life =
-                freshness.consistency != Consistency::Stale && block.after > self.published.load().index();
+            // An index that the newest state has not reached is of another cluster's life: answer with a lower one, so that the
+            // client starts anew. A state that may be behind reaches it.
+            let is_of_another_life = freshness.consistency != Consistency::Stale
+                && read.index < block.after
+                && block.after > self.published.load().index();
             if read.index > block.after || is_of_another_life || Instant::now() >= deadline {
                 return Ok(read);
             }
