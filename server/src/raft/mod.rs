@@ -396,7 +396,6 @@ impl Consensus {
         // answered.
         let term_applied =
             inner.applied.borrow().is_some_and(|applied| *applied.committed_leader_id() == metrics.vote.leader_id);
-        let term_applied = term_applied || inner.settings.faults.has(Bug::LeadWithoutNoOp);
         let votes = metrics.membership_config.membership().voter_ids().any(|voter| voter == inner.id);
         confirmed && term_applied && votes
     }

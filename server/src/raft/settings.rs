@@ -70,8 +70,6 @@ pub enum Bug {
     SnapshotDropsLockDelays,
     /// Of a transaction that fails, what comes before the failure is kept.
     TransactionPartlyApplied,
-    /// A new leader answers under its lease before an entry of its own term tells it what the one before had committed.
-    LeadWithoutNoOp,
     /// A new leader knows of no lock-delay.
     LockDelaysLostOnFailover,
     /// A server that leads again goes on with the timers of its earlier lead.
