@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use lictor_types::command::Effect;
 use lictor_types::refusal::RefusalKind;
 use lictor_types::{
@@ -159,13 +160,32 @@ impl Driver {
         let jobs = self.local.rows.lock().pending(Instant::now());
         let mut round = Round::Done;
         for jobs in jobs.chunk_by(|one, other| one.stage() == other.stage()) {
-            let tells: Vec<_> = jobs.iter().map(|job| self.tell_whole(job, first).boxed()).collect();
-            let mut told = stream::iter(tells).buffer_unordered(TOLD_AT_ONCE);
-            while let Some(one) = told.try_next().await? {
-                round = if one == Round::Done { round } else { one };
+            if self.tell_all(jobs, first).await? == Round::Denied {
+                round = Round::Denied;
             }
         }
         Ok(round)
+    }
+
+    /// Tells the catalog these side by side. After one that failed no other is begun, and those under way are awaited: one that
+    /// was given up could still be done later, over what is told next.
+    async fn tell_all(&self, jobs: &[Job], first: bool) -> Result<Round, Refusal> {
+        let (mut round, mut failed) = (Round::Done, None);
+        let mut waiting = jobs.iter();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while failed.is_none() && under_way.len() < TOLD_AT_ONCE {
+                let Some(job) = waiting.next() else { break };
+                under_way.push(self.tell_whole(job, first).boxed());
+            }
+            match under_way.next().await {
+                None => break,
+                Some(Ok(Round::Done)) => {}
+                Some(Ok(Round::Denied)) => round = Round::Denied,
+                Some(Err(refusal)) => failed = failed.or(Some(refusal)),
+            }
+        }
+        failed.map_or(Ok(round), Err)
     }
 
     /// Tells the catalog one thing, in pieces if the whole is denied.
