@@ -261,6 +261,7 @@ async fn start(
     pools.follow(&agent, Some(&forwarder), &fatal);
     open_pools(&agent, &fatal, tasks).await?;
     let https = https_tls(&agent.config.load(), &clock, tasks)?;
+    agent.local.expect_catalog();
     let doors = doors::open(&agent, https, tasks).await?;
     let begin = {
         let (agent, forwarder) = (Arc::clone(&agent), Arc::clone(&forwarder));

@@ -182,7 +182,7 @@ pub struct Local {
     datacenter: watch::Sender<Option<SharedDatacenter>>,
     /// Counts changes.
     changed: watch::Sender<u64>,
-    /// The change up to which the catalog was told, or that failed.
+    /// The change up to which the catalog was told, or would not take it.
     told: watch::Sender<u64>,
     syncing: AtomicBool,
 }
@@ -695,7 +695,7 @@ impl Local {
         verdict
     }
 
-    /// Waits until the catalog was told of every change so far, or telling it failed.
+    /// Waits until the catalog was told of every change so far, or until the limit.
     async fn settle(&self) {
         if !self.syncing.load(Ordering::Acquire) {
             return;

@@ -45,6 +45,11 @@ fn scale(members: usize) -> u32 {
 }
 
 impl Local {
+    /// The catalog will be known soon: from now on a change waits for it, before the first comparison too.
+    pub fn expect_catalog(&self) {
+        self.syncing.store(true, Ordering::Release);
+    }
+
     /// Keeps the catalog in step for as long as the agent runs. `reconnections` grows whenever a server was reached again;
     /// `members` is how many agents the cluster has.
     pub fn keep_in_sync(
@@ -53,7 +58,7 @@ impl Local {
         reconnections: watch::Receiver<u64>,
         members: watch::Receiver<usize>,
     ) {
-        self.syncing.store(true, Ordering::Release);
+        self.expect_catalog();
         self.datacenter.send_replace(Some(Arc::clone(&datacenter)));
         let driver = Driver { local: Arc::clone(self), datacenter, members };
         self.tasks.spawn(driver.run(reconnections));
@@ -100,7 +105,9 @@ impl Driver {
         loop {
             let change = *changes.borrow_and_update();
             let round = self.round(&mut next_full, denied == DENIED_MIN).await;
-            local.told.send_replace(change);
+            if round.is_ok() {
+                local.told.send_replace(change);
+            }
             let retry_at = match round {
                 Ok(Round::Done) => {
                     (retry, denied) = (RETRY_MIN, DENIED_MIN);
